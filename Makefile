@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+# warmcache: `make demo` shows it, `make test` tests it; both install what is missing first.
+# Knobs: SAN=address,undefined|thread  WERROR=1  V=1  B=build directory  PREFIX= DESTDIR=
+
+VERSION := $(shell cat VERSION)
+CC ?= cc
+SAN ?=
+comma := ,
+B ?= build$(if $(SAN),/san-$(firstword $(subst $(comma), ,$(SAN))))
+PREFIX ?= /usr/local
+PARTS ?= build/parts
+Q := $(if $(V),,@)
+
+WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wundef -Wvla -Wformat=2 \
+	-Wwrite-strings -Wcast-qual -Wcast-align -Wstrict-prototypes -Wmissing-prototypes \
+	-Wimplicit-fallthrough -Wnull-dereference -Wdouble-promotion $(if $(WERROR),-Werror)
+CFLAGS ?= -O2 -g
+ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -DWARM_VERSION='"$(VERSION)"' -I. -Icompiler/include \
+	-fPIC -pthread -fvisibility=hidden -fstack-protector-strong $(WARNINGS) $(CFLAGS) \
+	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer,-D_FORTIFY_SOURCE=2)
+ALL_LDFLAGS = -pthread -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS) \
+	$(if $(SAN),-fsanitize=$(SAN))
+SYNC_LIBS := -larchive -lzstd -lcrypto -ljansson
+
+# Objects by folder; scripts/check-layers holds the direction of their includes.
+objects = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)/*.c))
+BASE := $(call objects,lib/base)
+KERNEL := $(call objects,lib/kernel)
+SYNC := $(BASE) $(KERNEL) $(call objects,lib/layer) $(call objects,lib/store) $(call objects,lib/sync)
+COMPILER := $(BASE) $(KERNEL) $(call objects,compiler)
+HELPER := $(BASE) $(KERNEL) $(call objects,compiler/helper) $(B)/obj/compiler/wire.o
+
+PROGRAMS := $(addprefix $(B)/bin/,warmcache warmcache-init warmcache-sidecar warmcache-nvrtc)
+LIBRARIES := $(addprefix $(B)/lib/,libwarmcache-compiler.a libwarmcache-compiler.so \
+	pkgconfig/warmcache-compiler.pc)
+UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
+FUZZ := $(patsubst tests/fuzz/%.c,$(B)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
+EXAMPLES := $(patsubst compiler/examples/%.c,$(B)/examples/%,$(wildcard compiler/examples/*.c))
+BENCH := $(patsubst bench/%.c,$(B)/bench/%,$(wildcard bench/*.c))
+
+.PHONY: all
+all: $(PROGRAMS) $(LIBRARIES)
+
+$(B)/obj/%.o: %.c Makefile VERSION
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+
+link = @mkdir -p $(@D); echo "  LINK $@"
+$(B)/bin/warmcache-init: $(B)/obj/initcache/init.o $(SYNC)
+$(B)/bin/warmcache-sidecar: $(B)/obj/sidecar/sidecar.o $(SYNC)
+$(B)/bin/warmcache: $(call objects,cli) $(SYNC)
+$(B)/bin/warmcache-init $(B)/bin/warmcache-sidecar $(B)/bin/warmcache:
+	$(link)
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(SYNC_LIBS)
+
+# The helper exports its fopen, so that libnvrtc's calls arrive there.
+$(B)/bin/warmcache-nvrtc: $(HELPER)
+	$(link)
+	$(Q)$(CC) $(ALL_LDFLAGS) -Wl,--export-dynamic $^ -o $@ -ldl
+
+$(B)/lib/libwarmcache-compiler.so: $(COMPILER) compiler/exports.map
+	$(link)
+	$(Q)$(CC) $(ALL_LDFLAGS) -shared -Wl,-soname,libwarmcache-compiler.so.0 \
+		-Wl,--version-script=compiler/exports.map $(COMPILER) -o $@ -ldl
+	$(Q)ln -sf $(@F) $@.0
+# One object, its inner symbols made local: an archive that only brings the public ones.
+$(B)/lib/libwarmcache-compiler.a: $(COMPILER)
+	$(link)
+	$(Q)$(LD) -r $^ -o $(B)/obj/warmcache-compiler.o
+	$(Q)objcopy --localize-hidden $(B)/obj/warmcache-compiler.o
+	$(Q)rm -f $@ && $(AR) rcs $@ $(B)/obj/warmcache-compiler.o
+$(B)/lib/pkgconfig/warmcache-compiler.pc: compiler/warmcache-compiler.pc.in VERSION Makefile
+	@mkdir -p $(@D)
+	$(Q)sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $< > $@
+
+$(B)/examples/%: compiler/examples/%.c $(B)/lib/libwarmcache-compiler.so $(B)/bin/warmcache-nvrtc
+	$(link)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $< -o $@ -L$(B)/lib -lwarmcache-compiler \
+		'-Wl,-rpath,$$ORIGIN/../lib'
+
+# ---- tests ----
+
+TEST_OBJECTS := $(call objects,tests/support)
+$(B)/tests/test_%: $(B)/obj/tests/unit/test_%.o $(TEST_OBJECTS) $(SYNC) $(filter-out $(BASE) $(KERNEL),$(COMPILER))
+	$(link)
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ -lcmocka $(SYNC_LIBS) -ldl
+$(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(if $(FUZZER),,$(B)/obj/tests/fuzz/replay.o) $(SYNC)
+	$(link)
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(if $(FUZZER),-fsanitize=fuzzer) $(SYNC_LIBS)
+$(B)/tests/libfault.so: tests/fault/fault.c
+	$(link)
+	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE -O2 -g -fPIC -shared $(WARNINGS) $< -o $@ -ldl
+
+.PHONY: setup test check-unit check-sanitizers check-integration
+setup:
+	$(Q)scripts/setup
+
+# Everything that a change must pass, but for the style (`make lint`).
+test: setup
+	$(Q)scripts/test
+
+tests: all $(UNIT) $(FUZZ) $(B)/tests/libfault.so $(EXAMPLES)
+.PHONY: tests
+
+# ---- demo, bench ----
+
+.PHONY: demo demo-torch bench fuzz
+demo: setup
+	$(Q)$(MAKE) --no-print-directory all $(B)/examples/model
+	$(Q)scripts/demo
+demo-torch: setup
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)scripts/demo-torch
+bench: setup
+	$(Q)$(MAKE) --no-print-directory all $(BENCH)
+	$(Q)bench/run
+$(B)/bench/%: $(B)/obj/bench/%.o $(SYNC) $(filter-out $(BASE) $(KERNEL),$(COMPILER))
+	$(link)
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(SYNC_LIBS) -ldl
+# Longer runs under clang's libFuzzer: make fuzz [SECONDS=60] [TARGET=fuzz_index]
+fuzz:
+	$(Q)scripts/fuzz
+
+# ---- style ----
+
+SOURCES := $(shell find lib initcache sidecar compiler cli tests bench -name '*.[ch]' 2>/dev/null)
+.PHONY: lint format
+lint:
+	$(Q)scripts/check-layers
+	$(Q)clang-format --dry-run -Werror $(SOURCES)
+	$(Q)shellcheck $$(grep -lE '^#!.*(ba)?sh' -r scripts bench tests .ci | sort)
+	$(Q)scripts/tidy $(filter-out tests/%,$(filter %.c,$(SOURCES)))
+format:
+	$(Q)clang-format -i $(SOURCES)
+
+# ---- install ----
+
+.PHONY: install clean
+MAN_PAGES := $(patsubst %,$(B)/man/%.1,warmcache warmcache-init warmcache-sidecar)
+$(B)/man/%.1: $(B)/bin/%
+	@mkdir -p $(@D)
+	$(Q)$< --print-man > $@
+install: all $(MAN_PAGES)
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib/pkgconfig include/warmcache share/man/man1)
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 $(B)/lib/libwarmcache-compiler.a $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(B)/lib/libwarmcache-compiler.so $(DESTDIR)$(PREFIX)/lib/libwarmcache-compiler.so.0
+	ln -sf libwarmcache-compiler.so.0 $(DESTDIR)$(PREFIX)/lib/libwarmcache-compiler.so
+	install -m 644 $(B)/lib/pkgconfig/warmcache-compiler.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -m 644 compiler/include/warmcache/compiler.h $(DESTDIR)$(PREFIX)/include/warmcache
+	install -m 644 $(MAN_PAGES) $(DESTDIR)$(PREFIX)/share/man/man1
+clean:
+	rm -rf $(B)/obj $(B)/bin $(B)/lib $(B)/tests $(B)/examples $(B)/bench $(B)/man $(B)/san-*
+
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

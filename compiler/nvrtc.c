@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "compiler/nvrtc.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <link.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "lib/base/hash.h"
+
+enum { MAX_SECTIONS = 4096, NOTE_BYTES = 4096, LIBRARY_BYTES = 1 << 30 };
+
+static const char *const sonames[] = { "libnvrtc.so.13", "libnvrtc.so.12" };
+
+/* ---- identity ---- */
+
+static int find_build_id(int fd, uint64_t size, char ret_identity[72])
+{
+	Elf64_Ehdr head;
+	Elf64_Shdr names;
+
+	if (warm_file_read_at(fd, &head, sizeof(head), 0, NULL) != 0 ||
+	    memcmp(head.e_ident, ELFMAG, SELFMAG) != 0 || head.e_ident[EI_CLASS] != ELFCLASS64)
+		return WARM_CORRUPT;
+	if (head.e_shoff == 0 || head.e_shoff > size || head.e_shentsize != sizeof(names) ||
+	    head.e_shnum == 0 || head.e_shnum > MAX_SECTIONS || head.e_shstrndx >= head.e_shnum)
+		return WARM_NOT_FOUND;
+	if (warm_file_read_at(fd, &names, sizeof(names),
+			      head.e_shoff + head.e_shstrndx * sizeof(names), NULL) != 0)
+		return WARM_NOT_FOUND;
+	for (unsigned i = 0; i < head.e_shnum; i++) {
+		Elf64_Shdr s;
+		char name[20] = { 0 };
+		uint8_t note[NOTE_BYTES];
+		if (warm_file_read_at(fd, &s, sizeof(s), head.e_shoff + i * sizeof(s), NULL) != 0)
+			return WARM_NOT_FOUND;
+		if (s.sh_type != SHT_NOTE || s.sh_size > sizeof(note) || s.sh_size < 16 ||
+		    warm_file_read_at(fd, name, 19, names.sh_offset + s.sh_name, NULL) != 0 ||
+		    strcmp(name, ".note.gnu.build-id") != 0 ||
+		    warm_file_read_at(fd, note, (size_t)s.sh_size, s.sh_offset, NULL) != 0)
+			continue;
+		struct warm_reader r = warm_reader_of(note, (size_t)s.sh_size);
+		uint32_t name_bytes = warm_reader_u32(&r), bytes = warm_reader_u32(&r);
+		uint32_t type = warm_reader_u32(&r);
+		warm_reader_take(&r, (name_bytes + 3) & ~3u);
+		const uint8_t *id = warm_reader_take(&r, bytes);
+		if (type != NT_GNU_BUILD_ID || id == NULL || bytes < 4 || bytes > 32)
+			return WARM_NOT_FOUND;
+		memcpy(ret_identity, "b:", 2);
+		warm_hex(id, bytes, ret_identity + 2);
+		return 0;
+	}
+	return WARM_NOT_FOUND;
+}
+
+int warm_elf_identity(const char *path, char ret_identity[72], struct warm_error *err)
+{
+	struct stat st;
+
+	scope_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) != 0)
+		return warm_error_errno(err, errno, "%s", path);
+	int rc = find_build_id(fd, (uint64_t)st.st_size, ret_identity);
+	if (rc == WARM_CORRUPT)
+		return warm_error_set(err, WARM_CORRUPT, "%s is no library", path);
+	if (rc == 0)
+		return 0;
+	scope_free char *data = NULL;
+	size_t bytes = 0;
+	rc = warm_file_load(AT_FDCWD, path, LIBRARY_BYTES, &data, &bytes, err);
+	if (rc != 0)
+		return rc;
+	memcpy(ret_identity, "h:", 2);
+	warm_hash128_hex(warm_hash128(data, bytes), ret_identity + 2);
+	return 0;
+}
+
+/* ---- builtins ---- */
+
+/* Beside the library: libnvrtc-builtins.so.<major>.<minor>. Where there are several, the one of
+ * the library's own version (its real name ends in major.minor.patch). */
+static int find_builtins(struct warm_nvrtc *n, struct warm_error *err)
+{
+	char pattern[WARM_PATH_BYTES + 40], real[PATH_MAX], first[PATH_MAX] = "";
+	const char *slash = strrchr(n->library, '/');
+	const char *version = strstr(slash, ".so.");
+	size_t different = 0;
+	bool matched = false;
+	glob_t g;
+
+	snprintf(pattern, sizeof(pattern), "%.*s/libnvrtc-builtins.so.[0-9]*",
+		 (int)(slash - n->library), n->library);
+	version = version != NULL ? version + 4 : "";
+	if (glob(pattern, 0, NULL, &g) != 0)
+		return warm_error_set(err, WARM_NOT_FOUND,
+				      "libnvrtc-builtins is missing beside %s", n->library);
+	for (size_t i = 0; i < g.gl_pathc; i++) {
+		if (realpath(g.gl_pathv[i], real) == NULL || strstr(real, ".alt.") != NULL)
+			continue;
+		const char *own = strstr(strrchr(real, '/'), ".so.");
+		size_t k = own != NULL ? strlen(own + 4) : 0;
+		/* 13.0.88 beside 13.0.88, and 13.0 beside 13.0.88 */
+		bool match = k > 2 && strncmp(own + 4, version, k) == 0;
+		if (strcmp(real, first) != 0)
+			different++;
+		if (first[0] == '\0' || (match && !matched))
+			snprintf(first, sizeof(first), "%s", real);
+		matched = matched || match;
+	}
+	globfree(&g);
+	if (first[0] == '\0')
+		return warm_error_set(err, WARM_NOT_FOUND,
+				      "libnvrtc-builtins is missing beside %s", n->library);
+	if (different > 1 && !matched)
+		return warm_error_set(err, WARM_NOT_FOUND,
+				      "several versions of libnvrtc-builtins beside %s, none of them "
+				      "known to be its own",
+				      n->library);
+	snprintf(n->builtins, sizeof(n->builtins), "%s", first);
+	return 0;
+}
+
+/* ---- search ---- */
+
+struct search {
+	struct warm_nvrtc *found;
+	struct warm_buf tried;
+	struct warm_error last; /* why a candidate was refused */
+	bool done;
+};
+
+static void try_path(struct search *s, const char *path)
+{
+	char real[PATH_MAX], one[72], other[72];
+	struct warm_nvrtc n = { 0 };
+
+	if (s->done || realpath(path, real) == NULL)
+		return;
+	snprintf(n.library, sizeof(n.library), "%s", real);
+	if (find_builtins(&n, &s->last) != 0 || warm_elf_identity(n.library, one, &s->last) != 0 ||
+	    warm_elf_identity(n.builtins, other, &s->last) != 0)
+		return;
+	snprintf(n.identity, sizeof(n.identity), "%s %s", one, other);
+	*s->found = n;
+	s->done = true;
+}
+
+static void try_dir(struct search *s, const char *dir)
+{
+	char path[2 * WARM_PATH_BYTES];
+
+	if (s->done || dir[0] == '\0')
+		return;
+	warm_buf_printf(&s->tried, "%s%s", s->tried.bytes > 0 ? ", " : "", dir);
+	for (size_t i = 0; i < sizeof(sonames) / sizeof(sonames[0]); i++) {
+		snprintf(path, sizeof(path), "%s/%s", dir, sonames[i]);
+		try_path(s, path);
+	}
+}
+
+static void try_list(struct search *s, const char *list)
+{
+	for (const char *p = list; p != NULL && *p != '\0';) {
+		char dir[WARM_PATH_BYTES];
+		size_t n = strcspn(p, ":");
+		if (n > 0 && n < sizeof(dir)) {
+			memcpy(dir, p, n);
+			dir[n] = '\0';
+			try_dir(s, dir);
+		}
+		p += n + (p[n] == ':');
+	}
+}
+
+static void try_wheels(struct search *s, const char *site)
+{
+	static const char *const places[] = { "nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib" };
+	char dir[WARM_PATH_BYTES + 32];
+
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		snprintf(dir, sizeof(dir), "%s/%s", site, places[i]);
+		try_dir(s, dir);
+	}
+}
+
+static int try_object(struct dl_phdr_info *info, size_t size, void *arg)
+{
+	struct search *s = arg;
+	char site[WARM_PATH_BYTES];
+	const char *slash = strrchr(info->dlpi_name, '/');
+
+	(void)size;
+	if (slash == NULL)
+		return 0;
+	if (strncmp(slash + 1, "libnvrtc.so.", 12) == 0)
+		try_path(s, info->dlpi_name);
+	const char *packages = strstr(info->dlpi_name, "/site-packages/");
+	if (packages != NULL) {
+		snprintf(site, sizeof(site), "%.*s/site-packages",
+			 (int)(packages - info->dlpi_name), info->dlpi_name);
+		try_wheels(s, site);
+	}
+	return s->done;
+}
+
+static void try_environment(struct search *s, const char *variable)
+{
+	char pattern[WARM_PATH_BYTES];
+	const char *prefix = getenv(variable);
+	glob_t g;
+
+	if (prefix == NULL || prefix[0] == '\0')
+		return;
+	snprintf(pattern, sizeof(pattern), "%.3900s/lib/python3*/site-packages", prefix);
+	if (glob(pattern, 0, NULL, &g) != 0)
+		return;
+	for (size_t i = 0; i < g.gl_pathc; i++)
+		try_wheels(s, g.gl_pathv[i]);
+	globfree(&g);
+	snprintf(pattern, sizeof(pattern), "%.3900s/lib", prefix);
+	try_dir(s, pattern);
+}
+
+int warm_nvrtc_find(const char *library, struct warm_nvrtc *ret_nvrtc, struct warm_error *err)
+{
+	static const char *const places[] = { "/usr/local/cuda/lib64",
+#if defined(__aarch64__)
+					      "/usr/local/cuda/targets/sbsa-linux/lib",
+					      "/usr/lib/aarch64-linux-gnu",
+#else
+					      "/usr/local/cuda/targets/x86_64-linux/lib",
+					      "/usr/lib/x86_64-linux-gnu",
+#endif
+					      "/usr/lib64", "/usr/lib" };
+	struct search s = { .found = ret_nvrtc };
+
+	if (library == NULL || library[0] == '\0')
+		library = getenv("WARM_NVRTC_LIBRARY");
+	if (library != NULL && library[0] != '\0') {
+		struct stat st;
+		if (stat(library, &st) != 0)
+			return warm_error_errno(err, errno, "NVRTC: %s", library);
+		try_path(&s, library);
+		if (!s.done && err != NULL)
+			*err = s.last;
+		return s.done ? 0 : s.last.status;
+	}
+	dl_iterate_phdr(try_object, &s);
+	try_list(&s, getenv("LD_LIBRARY_PATH"));
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
+		try_dir(&s, places[i]);
+	try_environment(&s, "VIRTUAL_ENV");
+	try_environment(&s, "CONDA_PREFIX");
+	if (!s.done) {
+		if (s.last.status != WARM_OK)
+			(void)warm_error_set(err, WARM_NOT_FOUND, "%s", s.last.msg);
+		else
+			(void)warm_error_set(err, WARM_NOT_FOUND,
+					     "no libnvrtc.so.13 or .12; set WARM_NVRTC_LIBRARY "
+					     "(looked in %.140s)",
+					     s.tried.data != NULL ? (char *)s.tried.data : "");
+	}
+	warm_buf_release(&s.tried);
+	return s.done ? 0 : WARM_NOT_FOUND;
+}

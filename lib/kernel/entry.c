@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/kernel/entry.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char entry_magic[8] = { 'w', 'a', 'r', 'm', 'k', 'r', 'n', '1' };
+
+enum { FIXED_BYTES = 8 + 16, SUM_BYTES = 16, MAX_TEXT = 1 << 30 };
+
+static void put_hash(struct warm_buf *out, struct warm_hash128 h)
+{
+	warm_buf_put_u64(out, h.low);
+	warm_buf_put_u64(out, h.high);
+}
+
+static struct warm_hash128 take_hash(struct warm_reader *r)
+{
+	struct warm_hash128 h;
+
+	h.low = warm_reader_u64(r);
+	h.high = warm_reader_u64(r);
+	return h;
+}
+
+static bool hash_equal(struct warm_hash128 a, struct warm_hash128 b)
+{
+	return a.low == b.low && a.high == b.high;
+}
+
+static bool text_equal(struct warm_kernel_text a, struct warm_kernel_text b)
+{
+	return a.bytes == b.bytes && memcmp(a.data, b.data, a.bytes) == 0;
+}
+
+/* Length, bytes and a NUL, so that views are C strings. */
+static void put_text(struct warm_buf *out, struct warm_kernel_text t)
+{
+	warm_buf_put_uv(out, t.bytes);
+	warm_buf_put(out, t.data, t.bytes);
+	warm_buf_put_u8(out, 0);
+}
+
+static struct warm_kernel_text take_text(struct warm_reader *r)
+{
+	struct warm_kernel_text t = { "", 0 };
+	uint64_t n = warm_reader_uv(r);
+
+	if (n > MAX_TEXT)
+		r->bad = true;
+	const uint8_t *p = r->bad ? NULL : warm_reader_take(r, (size_t)n + 1);
+	if (p == NULL)
+		return t;
+	if (p[n] != 0)
+		r->bad = true;
+	return (struct warm_kernel_text){ (const char *)p, (size_t)n };
+}
+
+struct warm_hash128 warm_kernel_fingerprint(const struct warm_kernel_inputs *in,
+					    struct warm_hasher *h)
+{
+	uint64_t numbers[9] = {
+		1, /* of this scheme */
+		in->n_options,
+		in->n_expressions,
+		in->source_bytes,
+		in->source_digest.low,
+		in->source_digest.high,
+		in->n_headers,
+		in->headers_digest.low,
+		in->headers_digest.high,
+	};
+
+	warm_hasher_reset(h);
+	warm_hasher_add(h, numbers, sizeof(numbers));
+	warm_hasher_add_field(h, in->compiler.data, in->compiler.bytes);
+	warm_hasher_add_field(h, in->environment.data, in->environment.bytes);
+	warm_hasher_add_field(h, in->name.data, in->name.bytes);
+	for (size_t i = 0; i < in->n_options; i++)
+		warm_hasher_add_field(h, in->options[i].data, in->options[i].bytes);
+	for (size_t i = 0; i < in->n_expressions; i++)
+		warm_hasher_add_field(h, in->expressions[i].data, in->expressions[i].bytes);
+	return warm_hasher_digest(h);
+}
+
+bool warm_kernel_inputs_equal(const struct warm_kernel_inputs *a,
+			      const struct warm_kernel_inputs *b)
+{
+	if (!text_equal(a->compiler, b->compiler) || !text_equal(a->environment, b->environment) ||
+	    !text_equal(a->name, b->name) || a->n_options != b->n_options ||
+	    a->n_expressions != b->n_expressions || a->source_bytes != b->source_bytes ||
+	    !hash_equal(a->source_digest, b->source_digest) ||
+	    a->headers_bytes != b->headers_bytes || a->n_headers != b->n_headers ||
+	    !hash_equal(a->headers_digest, b->headers_digest))
+		return false;
+	for (size_t i = 0; i < a->n_options; i++)
+		if (!text_equal(a->options[i], b->options[i]))
+			return false;
+	for (size_t i = 0; i < a->n_expressions; i++)
+		if (!text_equal(a->expressions[i], b->expressions[i]))
+			return false;
+	return true;
+}
+
+struct warm_hash128 warm_kernel_deps_digest(const struct warm_kernel_dep *deps, size_t n,
+					    struct warm_hasher *h)
+{
+	warm_hasher_reset(h);
+	for (size_t i = 0; i < n; i++) {
+		uint64_t numbers[5] = { (uint64_t)deps[i].kind, deps[i].relative, deps[i].size,
+					deps[i].digest.low, deps[i].digest.high };
+		warm_hasher_add(h, numbers, sizeof(numbers));
+		warm_hasher_add_field(h, deps[i].path.data, deps[i].path.bytes);
+	}
+	return warm_hasher_digest(h);
+}
+
+void warm_kernel_entry_encode(const struct warm_kernel_entry *e, struct warm_buf *out)
+{
+	size_t start = out->bytes;
+	const struct warm_kernel_inputs *in = &e->inputs;
+
+	warm_buf_put(out, entry_magic, sizeof(entry_magic));
+	put_hash(out, e->fingerprint);
+	put_text(out, in->compiler);
+	put_text(out, in->environment);
+	put_text(out, in->name);
+	warm_buf_put_uv(out, in->n_options);
+	for (size_t i = 0; i < in->n_options; i++)
+		put_text(out, in->options[i]);
+	warm_buf_put_uv(out, in->n_expressions);
+	for (size_t i = 0; i < in->n_expressions; i++) {
+		put_text(out, in->expressions[i]);
+		put_text(out, e->lowered[i]);
+	}
+	warm_buf_put_uv(out, in->source_bytes);
+	put_hash(out, in->source_digest);
+	warm_buf_put_uv(out, in->headers_bytes);
+	warm_buf_put_uv(out, in->n_headers);
+	put_hash(out, in->headers_digest);
+	warm_buf_put_uv(out, e->n_deps);
+	for (size_t i = 0; i < e->n_deps; i++) {
+		const struct warm_kernel_dep *d = &e->deps[i];
+		warm_buf_put_u8(out, (uint8_t)d->kind);
+		warm_buf_put_u8(out, d->relative);
+		put_text(out, d->path);
+		warm_buf_put_uv(out, d->size);
+		put_hash(out, d->digest);
+	}
+	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++)
+		put_text(out, e->outputs[k]);
+	put_text(out, e->log);
+	if (!out->failed)
+		put_hash(out, warm_hash128(out->data + start, out->bytes - start));
+}
+
+static void *table(struct warm_reader *r, size_t min_bytes, size_t element, size_t *ret_n)
+{
+	size_t n = warm_reader_count(r, min_bytes);
+
+	*ret_n = n;
+	return n * element == 0 ? NULL : calloc(n, element);
+}
+
+void warm_kernel_entry_release(struct warm_kernel_entry *entry)
+{
+	free((void *)(uintptr_t)entry->inputs.options);
+	free((void *)(uintptr_t)entry->inputs.expressions);
+	free(entry->lowered);
+	free(entry->deps);
+	*entry = (struct warm_kernel_entry){ 0 };
+}
+
+static int parse_body(struct warm_reader *r, struct warm_kernel_entry *e)
+{
+	struct warm_kernel_inputs *in = &e->inputs;
+	size_t n;
+
+	in->compiler = take_text(r);
+	in->environment = take_text(r);
+	in->name = take_text(r);
+	struct warm_kernel_text *options = table(r, 2, sizeof(*options), &n);
+	in->options = options;
+	if (n > 0 && options == NULL)
+		return WARM_NO_MEMORY;
+	in->n_options = n;
+	for (size_t i = 0; i < n; i++)
+		options[i] = take_text(r);
+	struct warm_kernel_text *expressions = table(r, 4, sizeof(*expressions), &n);
+	in->expressions = expressions;
+	e->lowered = calloc(n + 1, sizeof(*e->lowered));
+	if ((n > 0 && expressions == NULL) || e->lowered == NULL)
+		return WARM_NO_MEMORY;
+	in->n_expressions = n;
+	for (size_t i = 0; i < n; i++) {
+		expressions[i] = take_text(r);
+		e->lowered[i] = take_text(r);
+	}
+	in->source_bytes = warm_reader_uv(r);
+	in->source_digest = take_hash(r);
+	in->headers_bytes = warm_reader_uv(r);
+	in->n_headers = (uint32_t)warm_reader_uv(r);
+	in->headers_digest = take_hash(r);
+	e->deps = table(r, 21, sizeof(*e->deps), &n);
+	if (n > 0 && e->deps == NULL)
+		return WARM_NO_MEMORY;
+	e->n_deps = n;
+	for (size_t i = 0; i < n; i++) {
+		struct warm_kernel_dep *d = &e->deps[i];
+		uint8_t kind = warm_reader_u8(r);
+		if (kind > WARM_KERNEL_DEP_CWD)
+			r->bad = true;
+		d->kind = (enum warm_kernel_dep_kind)(kind & 3);
+		d->relative = warm_reader_u8(r) != 0;
+		d->path = take_text(r);
+		d->size = warm_reader_uv(r);
+		d->digest = take_hash(r);
+	}
+	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++)
+		e->outputs[k] = take_text(r);
+	e->log = take_text(r);
+	return r->bad || r->at != r->bytes ? WARM_CORRUPT : 0;
+}
+
+int warm_kernel_entry_parse(const void *data, size_t bytes, struct warm_kernel_entry *ret_entry,
+			    struct warm_error *err)
+{
+	struct warm_kernel_entry e = { 0 };
+
+	if (bytes < FIXED_BYTES + SUM_BYTES || memcmp(data, entry_magic, sizeof(entry_magic)) != 0)
+		return warm_error_set(err, WARM_CORRUPT, "no kernel entry of this version");
+	struct warm_reader sum = warm_reader_of((const uint8_t *)data + bytes - SUM_BYTES, SUM_BYTES);
+	if (!hash_equal(take_hash(&sum), warm_hash128(data, bytes - SUM_BYTES)))
+		return warm_error_set(err, WARM_CORRUPT, "the kernel entry's checksum is wrong");
+	struct warm_reader r = warm_reader_of(data, bytes - SUM_BYTES);
+	r.at = sizeof(entry_magic);
+	e.fingerprint = take_hash(&r);
+	int rc = parse_body(&r, &e);
+	if (rc != 0) {
+		warm_kernel_entry_release(&e);
+		return rc == WARM_NO_MEMORY ?
+			       warm_error_nomem(err, bytes) :
+			       warm_error_set(err, WARM_CORRUPT, "the kernel entry is malformed");
+	}
+	*ret_entry = e;
+	return 0;
+}
+
+void warm_kernel_entry_path(struct warm_hash128 fingerprint, const struct warm_hash128 *deps,
+			    char ret_path[128])
+{
+	char hex[33], variant[33] = "";
+
+	warm_hash128_hex(fingerprint, hex);
+	if (deps != NULL)
+		warm_hash128_hex(*deps, variant);
+	snprintf(ret_path, 128, WARM_KERNEL_DIR "/%.2s/%s%s%s", hex, hex, deps != NULL ? ".d/" : "",
+		 variant);
+}

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/layer/state.h"
+
+#include <string.h>
+
+#include "lib/base/hash.h"
+
+void warm_layers_free(struct warm_layer *layers, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		free(layers[i].object);
+		warm_index_free(layers[i].index);
+	}
+	free(layers);
+}
+
+void warm_state_release(struct warm_state *state)
+{
+	free(state->live);
+	*state = (struct warm_state){ 0 };
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+	return warm_id_compare(*(const struct warm_id *)a, *(const struct warm_id *)b);
+}
+
+void warm_state_cover(struct warm_layer *layers, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		layers[i].covered = false;
+	for (size_t b = 0; b < n; b++) {
+		const struct warm_index *base = layers[b].index;
+		if (base == NULL || base->kind != WARM_BASE)
+			continue;
+		for (size_t c = 0; c < base->n_covered; c++)
+			for (size_t i = 0; i < n; i++)
+				if (i != b &&
+				    compare_ids(&layers[i].name.id, &base->covered[c]) == 0)
+					layers[i].covered = true;
+	}
+}
+
+/* Newest first; ties by layer, so that every reader sorts alike. */
+static int compare_age(const struct warm_live *a, const struct warm_live *b,
+		       const struct warm_layer *layers)
+{
+	int c = warm_id_compare(b->group->origin, a->group->origin);
+
+	if (c == 0)
+		c = warm_id_compare(layers[b->layer].name.id, layers[a->layer].name.id);
+	return c;
+}
+
+static int compare_name_age(const void *a_p, const void *b_p, void *layers)
+{
+	const struct warm_live *a = a_p, *b = b_p;
+	int c = strcmp(a->group->name, b->group->name);
+
+	return c != 0 ? c : compare_age(a, b, layers);
+}
+
+struct conflict {
+	uint32_t newer, older; /* places in `live` */
+};
+
+struct conflicts {
+	struct conflict *list;
+	size_t n, capacity;
+	const struct warm_live *live;
+	const struct warm_layer *layers;
+};
+
+static int add_conflict(struct conflicts *c, uint32_t a, uint32_t b, struct warm_error *err)
+{
+	if (c->n == c->capacity) {
+		size_t capacity = c->capacity == 0 ? 64 : 2 * c->capacity;
+		struct conflict *list = realloc(c->list, capacity * sizeof(*list));
+		if (list == NULL)
+			return warm_error_nomem(err, capacity * sizeof(*list));
+		c->list = list;
+		c->capacity = capacity;
+	}
+	int age = compare_age(&c->live[a], &c->live[b], c->layers);
+	if (age == 0)
+		age = strcmp(c->live[a].group->name, c->live[b].group->name);
+	c->list[c->n++] = age < 0 ? (struct conflict){ a, b } : (struct conflict){ b, a };
+	return 0;
+}
+
+static int compare_conflicts(const void *a_p, const void *b_p, void *arg)
+{
+	const struct conflict *a = a_p, *b = b_p;
+	const struct conflicts *c = arg;
+	int age = compare_age(&c->live[a->newer], &c->live[b->newer], c->layers);
+
+	if (age != 0)
+		return age;
+	return a->newer < b->newer ? -1 : a->newer > b->newer;
+}
+
+static bool apart(const struct warm_group *a, const struct warm_group *b)
+{
+	return a->bound != 0 && b->bound != 0 && a->bound != b->bound;
+}
+
+/* Find pairs of live groups that hold the same path. */
+static int find_conflicts(struct conflicts *c, size_t n_live, struct warm_error *err)
+{
+	size_t n_paths = 0, capacity = 64;
+
+	for (size_t i = 0; i < n_live; i++)
+		n_paths += c->live[i].group->n_files;
+	while (capacity < 2 * n_paths)
+		capacity *= 2;
+	struct slot {
+		const char *path;
+		uint32_t live;
+	};
+	scope_free struct slot *slots = calloc(capacity, sizeof(*slots));
+	if (slots == NULL)
+		return warm_error_nomem(err, capacity * sizeof(*slots));
+	for (size_t i = 0; i < n_live; i++) {
+		const struct warm_group *g = c->live[i].group;
+		const struct warm_file *files = c->layers[c->live[i].layer].index->files;
+		for (size_t k = 0; k < g->n_files; k++) {
+			const char *path = files[g->first_file + k].path;
+			size_t at = warm_hash64(path, strlen(path)) & (capacity - 1);
+			for (; slots[at].path != NULL; at = (at + 1) & (capacity - 1)) {
+				uint32_t other = slots[at].live;
+				if (strcmp(slots[at].path, path) != 0 ||
+				    apart(c->live[other].group, g))
+					continue;
+				int rc = add_conflict(c, other, (uint32_t)i, err);
+				if (rc != 0)
+					return rc;
+			}
+			slots[at] = (struct slot){ path, (uint32_t)i };
+		}
+	}
+	return 0;
+}
+
+int warm_state_build(struct warm_layer *layers, size_t n, struct warm_state *ret_state,
+		     struct warm_error *err)
+{
+	size_t total = 0, n_live = 0;
+
+	warm_state_cover(layers, n);
+	for (size_t i = 0; i < n; i++)
+		if (layers[i].index != NULL && !layers[i].covered)
+			total += layers[i].index->n_groups;
+	scope_free struct warm_live *live = calloc(total + 1, sizeof(*live));
+	scope_free bool *dropped = calloc(total + 1, sizeof(*dropped));
+	if (live == NULL || dropped == NULL)
+		return warm_error_nomem(err, total * sizeof(*live));
+	for (size_t i = 0; i < n; i++) {
+		if (layers[i].index == NULL || layers[i].covered)
+			continue;
+		for (size_t g = 0; g < layers[i].index->n_groups; g++)
+			live[n_live++] = (struct warm_live){ &layers[i].index->groups[g],
+							     (uint32_t)i };
+	}
+	qsort_r(live, n_live, sizeof(*live), compare_name_age, layers);
+	size_t kept = 0;
+	for (size_t i = 0; i < n_live; i++)
+		if (kept == 0 || strcmp(live[kept - 1].group->name, live[i].group->name) != 0)
+			live[kept++] = live[i];
+	n_live = kept;
+
+	struct conflicts c = { .live = live, .layers = layers };
+	int rc = find_conflicts(&c, n_live, err);
+	if (rc == 0) {
+		/* From the newest down: a group that lost already takes nothing with it. */
+		if (c.n > 1)
+			qsort_r(c.list, c.n, sizeof(*c.list), compare_conflicts, &c);
+		for (size_t i = 0; i < c.n; i++)
+			if (!dropped[c.list[i].newer])
+				dropped[c.list[i].older] = true;
+		kept = 0;
+		for (size_t i = 0; i < n_live; i++)
+			if (!dropped[i])
+				live[kept++] = live[i];
+		ret_state->live = take_ptr(live);
+		ret_state->n_live = kept;
+	}
+	free(c.list);
+	return rc;
+}
+
+const struct warm_live *warm_state_find(const struct warm_state *state, const char *name)
+{
+	size_t low = 0, high = state->n_live;
+
+	while (low < high) {
+		size_t mid = low + (high - low) / 2;
+		int c = strcmp(state->live[mid].group->name, name);
+		if (c == 0)
+			return &state->live[mid];
+		if (c < 0)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return NULL;
+}

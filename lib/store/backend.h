@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a kind of store implements. store.c checks arguments and puts the store's URL and the
+ * object's name in front of errors, so that a backend says only what went wrong.
+ */
+#ifndef WARM_STORE_BACKEND_H
+#define WARM_STORE_BACKEND_H
+
+#include "lib/store/store.h"
+
+struct warm_backend {
+	const char *scheme; /* "file" */
+	unsigned parallel;
+	int (*open)(const char *rest, void **ret_state, struct warm_error *err);
+	void (*free)(void *state);
+	int (*list)(void *state, const char *prefix, warm_list_fn fn, void *arg,
+		    int64_t *ret_now_ms, const struct warm_call *call, struct warm_error *err);
+	int (*head)(void *state, const char *name, struct warm_object *ret_object,
+		    const struct warm_call *call, struct warm_error *err);
+	int (*get)(void *state, const char *name, uint64_t offset, uint64_t bytes,
+		   warm_sink_fn sink, void *arg, const struct warm_call *call,
+		   struct warm_error *err);
+	int (*put)(void *state, const char *name, int fd, uint64_t bytes,
+		   const struct warm_call *call, struct warm_error *err);
+	int (*delete)(void *state, const char *name, const struct warm_call *call,
+		      struct warm_error *err);
+};
+
+extern const struct warm_backend warm_backend_file;
+
+#endif

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/store/store.h"
+
+#include <string.h>
+
+#include "lib/base/file.h"
+#include "lib/store/backend.h"
+
+struct warm_store {
+	const struct warm_backend *backend;
+	void *state;
+	char *url;
+};
+
+static const struct warm_backend *const backends[] = {
+	&warm_backend_file,
+};
+
+int warm_store_open(const char *url, struct warm_store **ret_store, struct warm_error *err)
+{
+	const char *colon = strstr(url, "://"), *rest = url;
+	const struct warm_backend *backend = &warm_backend_file;
+
+	if (url[0] == '\0')
+		return warm_error_set(err, WARM_INVALID, "the store is an empty string");
+	if (colon != NULL && memchr(url, '/', (size_t)(colon - url)) == NULL) {
+		size_t n = (size_t)(colon - url);
+		backend = NULL;
+		for (size_t i = 0; i < sizeof(backends) / sizeof(backends[0]); i++)
+			if (strlen(backends[i]->scheme) == n &&
+			    memcmp(backends[i]->scheme, url, n) == 0)
+				backend = backends[i];
+		if (backend == NULL)
+			return warm_error_set(err, WARM_INVALID,
+					      "store %.100s: unknown scheme '%.*s' (a directory or "
+					      "file:// is known)",
+					      url, (int)n, url);
+		rest = colon + 3;
+	}
+	scope_store struct warm_store *store = calloc(1, sizeof(*store));
+	if (store == NULL)
+		return warm_error_nomem(err, sizeof(*store));
+	store->url = strdup(url);
+	if (store->url == NULL)
+		return warm_error_nomem(err, strlen(url));
+	if (backend->open(rest, &store->state, err) != 0)
+		return warm_error_context(err, "store %.100s", url);
+	store->backend = backend;
+	*ret_store = take_ptr(store);
+	return 0;
+}
+
+void warm_store_free(struct warm_store *store)
+{
+	if (store == NULL)
+		return;
+	if (store->backend != NULL)
+		store->backend->free(store->state);
+	free(store->url);
+	free(store);
+}
+
+const char *warm_store_url(const struct warm_store *store)
+{
+	return store->url;
+}
+
+unsigned warm_store_parallel(const struct warm_store *store)
+{
+	return store->backend->parallel;
+}
+
+static int check_name(const struct warm_store *store, const char *name,
+		      const struct warm_call *call, struct warm_error *err)
+{
+	if (warm_path_check(name, strlen(name), err) != 0)
+		return warm_error_context(err, "store %.80s: bad object name", store->url);
+	int rc = warm_call_check(call, err);
+	return rc != 0 ? warm_error_context(err, "%.80s", store->url) : 0;
+}
+
+static int with_context(const struct warm_store *store, const char *what, const char *name, int rc,
+			struct warm_error *err)
+{
+	if (rc == 0)
+		return 0;
+	(void)warm_error_context(err, "%s %.80s/%.120s", what, store->url, name);
+	return rc;
+}
+
+int warm_store_list(struct warm_store *store, const char *prefix, warm_list_fn fn, void *arg,
+		    int64_t *ret_now_ms, const struct warm_call *call, struct warm_error *err)
+{
+	int rc = warm_call_check(call, err);
+
+	if (rc == 0)
+		rc = store->backend->list(store->state, prefix, fn, arg, ret_now_ms, call, err);
+	return with_context(store, "list", prefix, rc, err);
+}
+
+int warm_store_head(struct warm_store *store, const char *name, struct warm_object *ret_object,
+		    const struct warm_call *call, struct warm_error *err)
+{
+	int rc = check_name(store, name, call, err);
+
+	if (rc != 0)
+		return rc;
+	rc = store->backend->head(store->state, name, ret_object, call, err);
+	return with_context(store, "look at", name, rc, err);
+}
+
+int warm_store_get(struct warm_store *store, const char *name, uint64_t offset, uint64_t bytes,
+		   warm_sink_fn sink, void *arg, const struct warm_call *call,
+		   struct warm_error *err)
+{
+	int rc = check_name(store, name, call, err);
+
+	if (rc != 0)
+		return rc;
+	rc = store->backend->get(store->state, name, offset, bytes, sink, arg, call, err);
+	return with_context(store, "read", name, rc, err);
+}
+
+int warm_store_put(struct warm_store *store, const char *name, int fd, uint64_t bytes,
+		   const struct warm_call *call, struct warm_error *err)
+{
+	int rc = check_name(store, name, call, err);
+
+	if (rc != 0)
+		return rc;
+	rc = store->backend->put(store->state, name, fd, bytes, call, err);
+	return with_context(store, "write", name, rc, err);
+}
+
+int warm_store_delete(struct warm_store *store, const char *name, const struct warm_call *call,
+		      struct warm_error *err)
+{
+	int rc = check_name(store, name, call, err);
+
+	if (rc != 0)
+		return rc;
+	rc = store->backend->delete (store->state, name, call, err);
+	return with_context(store, "delete", name, rc, err);
+}

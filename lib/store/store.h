@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A store: named, immutable objects. It knows nothing of what they hold.
+ *
+ *	warm_store_open("DIR" or "scheme://...");
+ *	warm_store_list / _head / _get / _put / _delete
+ *	warm_store_free
+ *
+ * An object is there wholly or not at all, and never changes. A put is durable when it returns.
+ * LIST shows every put that returned before it began. Names are relative, with '/' between
+ * parts, and safe as paths.
+ *
+ * Every call takes a deadline and a flag to cancel (clock.h), and has done its retries when it
+ * returns TRANSIENT. Threads: any number at once on one store.
+ */
+#ifndef WARM_STORE_STORE_H
+#define WARM_STORE_STORE_H
+
+#include "lib/base/clock.h"
+#include "lib/base/error.h"
+
+struct warm_store;
+
+struct warm_object {
+	const char *name;
+	uint64_t bytes;
+	int64_t modified_ms; /* by the store's clock; -1 when it doesn't say */
+};
+
+typedef int (*warm_list_fn)(void *arg, const struct warm_object *object, struct warm_error *err);
+typedef int (*warm_sink_fn)(void *arg, const void *data, size_t bytes, struct warm_error *err);
+
+/* Open by URL or path; nothing is contacted yet. INVALID for a scheme that isn't known. */
+int warm_store_open(const char *url, struct warm_store **ret_store,
+		    struct warm_error *err) WARM_CHECKED;
+void warm_store_free(struct warm_store *store);
+static inline void warm_store_scope(struct warm_store **store)
+{
+	warm_store_free(*store);
+}
+#define scope_store WARM_SCOPE(warm_store_scope)
+
+/* For messages; holds no credential. */
+const char *warm_store_url(const struct warm_store *store);
+/* How many gets in flight at once serve this store best. */
+unsigned warm_store_parallel(const struct warm_store *store);
+
+/* Call `fn` for each object whose name begins with `prefix` (which ends in '/' or is empty), in
+ * no particular order. `ret_now_ms`, where not NULL, gets the store's clock, -1 if it has none.
+ *
+ * Errors: DENIED, TRANSIENT, CANCELED, and whatever `fn` returns. A prefix without objects is no
+ *         error; a store that isn't there at all is NOT_FOUND.
+ */
+int warm_store_list(struct warm_store *store, const char *prefix, warm_list_fn fn, void *arg,
+		    int64_t *ret_now_ms, const struct warm_call *call,
+		    struct warm_error *err) WARM_CHECKED;
+
+/* Size and time of one object. `ret_object->name` is `name`. */
+int warm_store_head(struct warm_store *store, const char *name, struct warm_object *ret_object,
+		    const struct warm_call *call, struct warm_error *err) WARM_CHECKED;
+
+/* Give bytes [offset, offset + bytes) of `name` to `sink`, in order, in pieces of any size.
+ * Errors: NOT_FOUND; CORRUPT when the object ends before; whatever `sink` returns. */
+int warm_store_get(struct warm_store *store, const char *name, uint64_t offset, uint64_t bytes,
+		   warm_sink_fn sink, void *arg, const struct warm_call *call,
+		   struct warm_error *err) WARM_CHECKED;
+
+/* Put the first `bytes` of `fd` (read by offset) as `name`, whole or not at all.
+ * Errors: EXISTS when the name is taken; NO_SPACE; DENIED; TRANSIENT; CANCELED. */
+int warm_store_put(struct warm_store *store, const char *name, int fd, uint64_t bytes,
+		   const struct warm_call *call, struct warm_error *err) WARM_CHECKED;
+
+/* Delete; what isn't there is no error. */
+int warm_store_delete(struct warm_store *store, const char *name, const struct warm_call *call,
+		      struct warm_error *err) WARM_CHECKED;
+
+#endif

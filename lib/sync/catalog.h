@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The layers of a key, as a store lists them, and their indexes.
+ *
+ *	warm_catalog_list()   one LIST
+ *	warm_catalog_read()   indexes that aren't there yet, in parallel
+ *	warm_catalog_state()  what they hold together
+ *
+ * A layer that can't be used (corrupt, a newer format, gone) is left out with a notice, and the
+ * rest is used. Threads: one catalog, one thread at a time.
+ */
+#ifndef WARM_SYNC_CATALOG_H
+#define WARM_SYNC_CATALOG_H
+
+#include "lib/layer/state.h"
+#include "lib/store/store.h"
+
+/* What a library has to tell that is no error: the program logs it. May be called by any thread
+ * of the call that it was given to. */
+struct warm_notices {
+	void (*fn)(void *arg, const char *event, const char *text);
+	void *arg;
+};
+
+void warm_notice(const struct warm_notices *notices, const char *event, const char *fmt, ...)
+	WARM_PRINTF(3, 4);
+
+struct warm_catalog {
+	struct warm_key key;
+	struct warm_layer *layers; /* sorted by id, newest first */
+	size_t n_layers;
+	struct warm_id newest; /* none for an empty key */
+	int64_t now_ms;	       /* the store's clock at the LIST; -1 unknown */
+	size_t refused;	       /* layers whose index can't be used */
+	uint64_t fetched_bytes; /* of indexes */
+};
+
+/* LIST the key anew. Indexes that were read before stay with their layers. */
+int warm_catalog_list(struct warm_catalog *catalog, struct warm_store *store,
+		      const struct warm_key *key, bool want_now, const struct warm_call *call,
+		      struct warm_error *err) WARM_CHECKED;
+
+/* Read missing indexes. Errors: TRANSIENT, DENIED, CANCELED, NO_MEMORY; others are notices. */
+int warm_catalog_read(struct warm_catalog *catalog, struct warm_store *store,
+		      const struct warm_notices *notices, const struct warm_call *call,
+		      struct warm_error *err) WARM_CHECKED;
+
+/* The newest layer's complete mark among those that count; NULL: the key isn't complete. */
+const char *warm_catalog_complete(const struct warm_catalog *catalog);
+
+void warm_catalog_release(struct warm_catalog *catalog);
+#define scope_catalog WARM_SCOPE(warm_catalog_release)
+
+/* The keys below a prefix of the store ("" for all), newest layer first.
+ * Owns: the caller frees `*ret_keys`. */
+struct warm_listed_key {
+	struct warm_key key;
+	struct warm_id newest;
+	size_t n_layers;
+	uint64_t bytes;
+};
+int warm_catalog_keys(struct warm_store *store, const char *prefix,
+		      struct warm_listed_key **ret_keys, size_t *ret_n,
+		      const struct warm_call *call, struct warm_error *err) WARM_CHECKED;
+
+#endif

@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/sync/compact.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "lib/base/file.h"
+#include "lib/base/hash.h"
+#include "lib/layer/pack.h"
+#include "lib/sync/fetch.h"
+
+enum { DEFAULT_LEVEL = 9, HOUR_MS = 3600 * 1000 };
+
+struct compaction {
+	const struct warm_compact_options *o;
+	const struct warm_call *call;
+	struct warm_compact_report *report;
+	struct warm_catalog catalog;
+	struct warm_state state;
+	int parent_fd; /* of the work directory */
+	int work_fd;
+	char work[40];
+	struct warm_fetch_item *items;
+	size_t n_items;
+	char (*dirs)[24];
+};
+
+/* ---- the base ---- */
+
+/* Read the layers that `wanted` chooses to their ends; those that can't be verified lose their
+ * index, and with it count as not there. */
+static int verify_layers(struct compaction *c, bool (*wanted)(const struct warm_layer *),
+			 struct warm_error *err)
+{
+	size_t n = c->catalog.n_layers;
+	scope_free bool *want = calloc(n + 1, sizeof(*want));
+	scope_free bool *bad = calloc(n + 1, sizeof(*bad));
+
+	if (want == NULL || bad == NULL)
+		return warm_error_nomem(err, n);
+	for (size_t i = 0; i < n; i++)
+		want[i] = c->catalog.layers[i].index != NULL && wanted(&c->catalog.layers[i]);
+	struct warm_fetch fetch = {
+		.store = c->o->store,
+		.layers = c->catalog.layers,
+		.n_layers = n,
+		.dir_fd = -1,
+		.all_frames = true,
+		.wanted = want,
+		.layer_bad = bad,
+		.notices = c->o->notices,
+	};
+	struct warm_fetch_result result;
+	int rc = warm_fetch_run(&fetch, &result, c->call, err);
+	if (rc != 0 && rc != WARM_CORRUPT && rc != WARM_NOT_FOUND)
+		return rc;
+	for (size_t i = 0; i < n; i++)
+		if (bad[i]) {
+			warm_index_free(c->catalog.layers[i].index);
+			c->catalog.layers[i].index = NULL;
+			c->report->bad++;
+		}
+	return 0;
+}
+
+static bool is_uncovered(const struct warm_layer *layer)
+{
+	return !layer->covered;
+}
+
+static bool is_base(const struct warm_layer *layer)
+{
+	return layer->name.kind == WARM_BASE;
+}
+
+/* Unpack the live groups, each layer's in a directory of its own, since copies for two CPUs
+ * share their paths. */
+static int unpack_groups(struct compaction *c, struct warm_error *err)
+{
+	size_t n = c->catalog.n_layers;
+
+	c->dirs = calloc(n + 1, sizeof(*c->dirs));
+	c->items = calloc(c->state.n_live + 1, sizeof(*c->items));
+	if (c->dirs == NULL || c->items == NULL)
+		return warm_error_nomem(err, c->state.n_live * sizeof(*c->items));
+	for (size_t i = 0; i < n; i++)
+		snprintf(c->dirs[i], sizeof(c->dirs[i]), "%zu", i);
+	for (size_t i = 0; i < c->state.n_live; i++)
+		c->items[i] = (struct warm_fetch_item){ c->state.live[i].layer,
+							c->state.live[i].group,
+							c->dirs[c->state.live[i].layer], false };
+	c->n_items = c->state.n_live;
+	struct warm_fetch fetch = {
+		.store = c->o->store,
+		.layers = c->catalog.layers,
+		.n_layers = n,
+		.items = c->items,
+		.n_items = c->n_items,
+		.dir_fd = c->work_fd,
+		.atime_ns = warm_clock_wall_ms() * 1000000,
+		.notices = c->o->notices,
+	};
+	struct warm_fetch_result result;
+	return warm_fetch_run(&fetch, &result, c->call, err);
+}
+
+static int add_group(struct compaction *c, struct warm_pack *pack,
+		     const struct warm_fetch_item *item, struct warm_error *err)
+{
+	const struct warm_group *g = item->group;
+	const struct warm_index *index = c->catalog.layers[item->layer].index;
+	scope_free struct warm_pack_file *files = calloc(g->n_files + 1, sizeof(*files));
+	scope_free char(*sources)[WARM_PATH_BYTES + 16] = calloc(g->n_files + 1, sizeof(*sources));
+
+	if (files == NULL || sources == NULL)
+		return warm_error_nomem(err, g->n_files * sizeof(*sources));
+	for (size_t i = 0; i < g->n_files; i++) {
+		const struct warm_file *f = &index->files[g->first_file + i];
+		snprintf(sources[i], sizeof(sources[i]), "%u/%s", item->layer, f->path);
+		files[i] = (struct warm_pack_file){ f->path, sources[i], NULL, f->mtime_ns };
+	}
+	struct warm_pack_group group = {
+		.name = g->name,
+		.profile = g->profile,
+		.origin = g->origin,
+		.bound = g->bound,
+		.flags = g->flags,
+		.dir_fd = c->work_fd,
+		.files = files,
+		.n_files = g->n_files,
+	};
+	return warm_pack_add(pack, &group, c->call, err);
+}
+
+static int put_id(struct warm_id **ids, size_t *n, struct warm_id id, struct warm_error *err)
+{
+	for (size_t i = 0; i < *n; i++)
+		if (warm_id_compare((*ids)[i], id) == 0)
+			return 0;
+	struct warm_id *more = realloc(*ids, (*n + 1) * sizeof(*more));
+	if (more == NULL)
+		return warm_error_nomem(err, (*n + 1) * sizeof(*more));
+	more[(*n)++] = id;
+	*ids = more;
+	return 0;
+}
+
+/* All that the base covers. A covered id that no layer of the LIST has any more was deleted: its
+ * own base stood there for an hour, so it needs no mention. */
+static int cover_ids(struct compaction *c, struct warm_id **ids, size_t *n, struct warm_error *err)
+{
+	for (size_t i = 0; i < c->catalog.n_layers; i++) {
+		const struct warm_layer *l = &c->catalog.layers[i];
+		if (l->index == NULL || l->covered)
+			continue;
+		int rc = put_id(ids, n, l->name.id, err);
+		for (size_t k = 0; rc == 0 && k < l->index->n_covered; k++)
+			rc = put_id(ids, n, l->index->covered[k], err);
+		if (rc != 0)
+			return rc;
+		c->report->folded++;
+	}
+	return 0;
+}
+
+static int make_base(struct compaction *c, struct warm_error *err)
+{
+	scope_free struct warm_id *covered = NULL;
+	scope_pack struct warm_pack *pack = NULL;
+	size_t n_covered = 0;
+	struct warm_layer_name name;
+	uint64_t bytes = 0;
+
+	int rc = cover_ids(c, &covered, &n_covered, err);
+	if (rc != 0)
+		return rc;
+	scope_close int spool = openat(c->work_fd, "base", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (spool < 0)
+		return warm_error_errno(err, errno, "%s: make the spool", c->o->work_dir);
+	rc = warm_pack_open(spool, c->o->level != 0 ? c->o->level : DEFAULT_LEVEL, UINT64_MAX, &pack,
+			    err);
+	for (size_t i = 0; rc == 0 && i < c->n_items; i++) {
+		const struct warm_fetch_item *item = &c->items[i];
+		if (!item->done)
+			return warm_error_set(err, WARM_IO, "%s: group %s could not be unpacked",
+					      c->o->work_dir, item->group->name);
+		rc = add_group(c, pack, item, err);
+	}
+	if (rc != 0)
+		return rc;
+	c->report->groups = warm_pack_groups(pack);
+	struct warm_pack_meta meta = {
+		.kind = WARM_BASE,
+		.id = warm_id_new(c->catalog.newest, warm_clock_wall_ms()),
+		.key = &c->o->key,
+		.created_ms = warm_clock_wall_ms(),
+		.mount = c->catalog.layers[0].index != NULL ? c->catalog.layers[0].index->mount : "",
+		.complete = warm_catalog_complete(&c->catalog),
+		.covered = covered,
+		.n_covered = n_covered,
+	};
+	rc = warm_pack_finish(pack, &meta, &name, &bytes, err);
+	if (rc != 0)
+		return rc;
+	warm_layer_name_format(&c->o->key, &name, c->report->base);
+	rc = warm_store_put(c->o->store, c->report->base, spool, bytes, c->call, err);
+	if (rc != 0)
+		c->report->base[0] = '\0';
+	c->report->bytes = bytes;
+	return rc;
+}
+
+/* ---- deletion ---- */
+
+/* Whether a base of the list that is old enough covers `id`. */
+static bool may_delete(const struct compaction *c, struct warm_id id)
+{
+	int64_t age = c->o->min_age_ms != 0 ? c->o->min_age_ms : HOUR_MS;
+
+	for (size_t i = 0; i < c->catalog.n_layers; i++) {
+		const struct warm_layer *b = &c->catalog.layers[i];
+		if (b->index == NULL || b->index->kind != WARM_BASE || b->modified_ms < 0 ||
+		    c->catalog.now_ms < 0 || c->catalog.now_ms - b->modified_ms < age ||
+		    warm_id_compare(b->name.id, id) == 0)
+			continue;
+		for (size_t k = 0; k < b->index->n_covered; k++)
+			if (warm_id_compare(b->index->covered[k], id) == 0)
+				return true;
+	}
+	return false;
+}
+
+static int delete_covered(struct compaction *c, struct warm_error *err)
+{
+	/* A fresh LIST: what was read for the base may be gone or covered anew. */
+	int rc = warm_catalog_list(&c->catalog, c->o->store, &c->o->key, true, c->call, err);
+
+	if (rc == 0)
+		rc = warm_catalog_read(&c->catalog, c->o->store, c->o->notices, c->call, err);
+	bool any = false;
+	for (size_t i = 0; rc == 0 && i < c->catalog.n_layers; i++)
+		any = any || may_delete(c, c->catalog.layers[i].name.id);
+	if (rc == 0 && any)
+		rc = verify_layers(c, is_base, err); /* before anything that they cover goes */
+	warm_state_cover(c->catalog.layers, c->catalog.n_layers);
+	for (size_t i = 0; rc == 0 && i < c->catalog.n_layers; i++) {
+		const struct warm_layer *l = &c->catalog.layers[i];
+		if (!may_delete(c, l->name.id)) {
+			c->report->kept += l->covered;
+			continue;
+		}
+		rc = warm_store_delete(c->o->store, l->object, c->call, err);
+		if (rc == 0)
+			c->report->deleted++;
+	}
+	return rc;
+}
+
+static int open_work(struct compaction *c, struct warm_error *err)
+{
+	uint64_t random;
+
+	warm_random(&random, sizeof(random));
+	snprintf(c->work, sizeof(c->work), ".warm-compact-%016llx", (unsigned long long)random);
+	c->parent_fd = open(c->o->work_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (c->parent_fd < 0)
+		return warm_error_errno(err, errno, "work directory %s", c->o->work_dir);
+	if (mkdirat(c->parent_fd, c->work, 0700) != 0)
+		return warm_error_errno(err, errno, "work directory %s", c->o->work_dir);
+	c->work_fd = openat(c->parent_fd, c->work, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (c->work_fd < 0)
+		return warm_error_errno(err, errno, "work directory %s", c->o->work_dir);
+	return 0;
+}
+
+static size_t count_uncovered(const struct compaction *c)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < c->catalog.n_layers; i++)
+		n += c->catalog.layers[i].index != NULL && !c->catalog.layers[i].covered;
+	return n;
+}
+
+static int run(struct compaction *c, struct warm_error *err)
+{
+	size_t least = c->o->min_layers != 0 ? c->o->min_layers : 2;
+	int rc = warm_catalog_list(&c->catalog, c->o->store, &c->o->key, false, c->call, err);
+
+	if (rc == 0)
+		rc = warm_catalog_read(&c->catalog, c->o->store, c->o->notices, c->call, err);
+	for (size_t bad = SIZE_MAX; rc == 0 && count_uncovered(c) >= least && bad != c->report->bad;) {
+		/* A base that turns out bad uncovers others: until all that counts is verified. */
+		bad = c->report->bad;
+		rc = verify_layers(c, is_uncovered, err);
+		warm_state_cover(c->catalog.layers, c->catalog.n_layers);
+	}
+	/* After that, since a group whose newest copy is bad lives on in an older one. */
+	if (rc == 0)
+		rc = warm_state_build(c->catalog.layers, c->catalog.n_layers, &c->state, err);
+	if (rc == 0 && count_uncovered(c) >= least) {
+		rc = open_work(c, err);
+		if (rc == 0)
+			rc = unpack_groups(c, err);
+		if (rc == 0)
+			rc = make_base(c, err);
+	}
+	if (rc == 0)
+		rc = delete_covered(c, err);
+	return rc;
+}
+
+int warm_compact_run(const struct warm_compact_options *options, const struct warm_call *call,
+		     struct warm_compact_report *ret_report, struct warm_error *err)
+{
+	struct compaction c = {
+		.o = options,
+		.call = call,
+		.report = ret_report,
+		.parent_fd = -1,
+		.work_fd = -1,
+	};
+
+	*ret_report = (struct warm_compact_report){ 0 };
+	int rc = run(&c, err);
+	if (c.work_fd >= 0)
+		close(c.work_fd);
+	if (c.parent_fd >= 0) {
+		if (c.work[0] != '\0' && warm_tree_remove(c.parent_fd, c.work, NULL) != 0)
+			warm_notice(options->notices, "work-directory", "%s/%s can't be removed",
+				    options->work_dir, c.work);
+		close(c.parent_fd);
+	}
+	warm_state_release(&c.state);
+	warm_catalog_release(&c.catalog);
+	free(c.items);
+	free(c.dirs);
+	return rc;
+}

@@ -1,0 +1,689 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/sync/publish.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <time.h>
+
+#include "lib/base/hash.h"
+#include "lib/sync/ledger.h"
+
+enum {
+	DEFAULT_LAYER_BYTES = 16 << 20,
+	DEFAULT_LEVEL = 1,
+	DEFAULT_UNPROVEN_MS = 60000,
+	SPARE_BYTES = 1 << 20, /* of the disk, never taken for a spool */
+};
+
+/* A group that claims to be of the future: when its state was first seen. */
+struct sighting {
+	uint64_t name_hash, state_hash;
+	int64_t since_ms; /* monotonic */
+	bool live;
+};
+
+struct warm_publisher {
+	struct warm_publish_options o;
+	char mount[WARM_PATH_BYTES];
+	struct warm_profile_roots roots;
+	int volume_fd;
+	bool atime_moves; /* reads leave a trace on this mount */
+	bool asked_store; /* once since the start */
+	struct warm_catalog catalog;
+	struct sighting *sightings;
+	size_t n_sightings, sightings_capacity;
+};
+
+void warm_publisher_free(struct warm_publisher *p)
+{
+	if (p == NULL)
+		return;
+	warm_catalog_release(&p->catalog);
+	free(p->sightings);
+	if (p->volume_fd >= 0)
+		close(p->volume_fd);
+	free(p);
+}
+
+/* Does a read move atime here? A file with an old atime, read once, tells. */
+static bool probe_atime(int volume_fd)
+{
+	static const char path[] = WARM_DIR "/atime-probe";
+	struct timespec times[2] = { { .tv_sec = 1000 }, { .tv_sec = 2000 } };
+	struct stat st;
+	char c;
+	bool moves = true;
+
+	scope_close int fd = openat(volume_fd, path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	if (fd < 0)
+		return true;
+	if (write(fd, "x", 1) == 1 && futimens(fd, times) == 0 && pread(fd, &c, 1, 0) == 1 &&
+	    fstat(fd, &st) == 0)
+		moves = st.st_atim.tv_sec != 1000;
+	unlinkat(volume_fd, path, 0);
+	return moves;
+}
+
+int warm_publisher_open(const struct warm_publish_options *options, struct warm_publisher **ret_p,
+			struct warm_error *err)
+{
+	scope_publisher struct warm_publisher *p = calloc(1, sizeof(*p));
+
+	if (p == NULL)
+		return warm_error_nomem(err, sizeof(*p));
+	p->o = *options;
+	if (p->o.unproven_ms == 0)
+		p->o.unproven_ms = DEFAULT_UNPROVEN_MS;
+	if (p->o.unproven_ms < p->o.settle_ms)
+		p->o.unproven_ms = p->o.settle_ms;
+	if (p->o.layer_bytes == 0)
+		p->o.layer_bytes = DEFAULT_LAYER_BYTES;
+	if (p->o.max_file_bytes == 0)
+		p->o.max_file_bytes = (uint64_t)2 << 30;
+	if (p->o.level == 0)
+		p->o.level = DEFAULT_LEVEL;
+	p->volume_fd = open(options->volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (p->volume_fd < 0)
+		return warm_error_errno(err, errno, "volume %s", options->volume);
+	if (options->mount != NULL)
+		snprintf(p->mount, sizeof(p->mount), "%s", options->mount);
+	else if (realpath(options->volume, p->mount) == NULL)
+		return warm_error_errno(err, errno, "volume %s", options->volume);
+	if (options->roots != NULL)
+		p->roots = *options->roots;
+	p->roots.mount_hash = warm_mount_hash(p->mount);
+	if (!options->no_ledger) {
+		int rc = warm_beneath_mkdirs(p->volume_fd, WARM_DIR, err);
+		if (rc != 0)
+			return warm_error_context(err, "volume %s", options->volume);
+		p->atime_moves = probe_atime(p->volume_fd);
+	}
+	*ret_p = take_ptr(p);
+	return 0;
+}
+
+/* ---- settled and whole ---- */
+
+static uint64_t state_hash(const struct warm_scan *scan, const struct warm_scan_group *g)
+{
+	uint64_t h = 0;
+
+	for (size_t i = 0; i < g->n_files; i++) {
+		const struct warm_seen *s = &scan->files[g->first_file + i].seen;
+		uint64_t v[4] = { h, s->size, (uint64_t)s->mtime_ns, (uint64_t)s->ctime_ns };
+		h = warm_hash64(v, sizeof(v));
+	}
+	return h;
+}
+
+/* Milliseconds that the group has stood unchanged, by its ctime. A ctime in the future (the clock
+ * was set back) says nothing: then, as long as we have watched it. */
+static int64_t quiet_ms(struct warm_publisher *p, const struct warm_scan *scan,
+			const struct warm_scan_group *g)
+{
+	int64_t by_clock = warm_clock_wall_ms() - g->changed_ns / 1000000;
+
+	if (by_clock >= 0)
+		return by_clock;
+	uint64_t name = warm_hash64(g->name, strlen(g->name)), state = state_hash(scan, g);
+	int64_t now = warm_clock_ms();
+	for (size_t i = 0; i < p->n_sightings; i++) {
+		struct sighting *s = &p->sightings[i];
+		if (s->name_hash != name)
+			continue;
+		if (s->state_hash != state) {
+			s->state_hash = state;
+			s->since_ms = now;
+		}
+		s->live = true;
+		return now - s->since_ms;
+	}
+	if (p->n_sightings == p->sightings_capacity) {
+		size_t capacity = p->sightings_capacity == 0 ? 64 : 2 * p->sightings_capacity;
+		struct sighting *more = realloc(p->sightings, capacity * sizeof(*more));
+		if (more == NULL)
+			return 0;
+		p->sightings = more;
+		p->sightings_capacity = capacity;
+	}
+	p->sightings[p->n_sightings++] = (struct sighting){ name, state, now, true };
+	return 0;
+}
+
+static void forget_sightings(struct warm_publisher *p)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < p->n_sightings; i++)
+		if (p->sightings[i].live) {
+			p->sightings[kept] = p->sightings[i];
+			p->sightings[kept++].live = false;
+		}
+	p->n_sightings = kept;
+}
+
+enum writers { NOBODY_WRITES, SOMEBODY_WRITES, NO_LEASE };
+
+/* A read lease is to be had only while nobody has the file open for writing. */
+static enum writers writers_of(int volume_fd, const char *path)
+{
+	scope_close int fd = -1;
+
+	if (warm_beneath_open(volume_fd, path, O_RDONLY | O_NONBLOCK, 0, &fd, NULL) != 0)
+		return NO_LEASE;
+	if (fcntl(fd, F_SETLEASE, F_RDLCK) == 0) {
+		fcntl(fd, F_SETLEASE, F_UNLCK);
+		return NOBODY_WRITES;
+	}
+	return errno == EAGAIN ? SOMEBODY_WRITES : NO_LEASE;
+}
+
+enum readiness { READY, WAITING, TORN };
+
+static enum readiness readiness_of(struct warm_publisher *p, const struct warm_scan *scan,
+				   const struct warm_scan_group *g, enum warm_publish_mode mode,
+				   char *ret_why, size_t why_bytes)
+{
+	enum writers writers = NOBODY_WRITES;
+	int64_t quiet = quiet_ms(p, scan, g);
+
+	snprintf(ret_why, why_bytes, "not settled");
+	if (mode == WARM_PUBLISH_ROUND && quiet < p->o.settle_ms)
+		return WAITING;
+	for (size_t i = 0; i < g->n_files; i++) {
+		enum writers w = writers_of(p->volume_fd, scan->files[g->first_file + i].path);
+		if (w == SOMEBODY_WRITES) {
+			snprintf(ret_why, why_bytes, "open for writing");
+			return WAITING;
+		}
+		if (w == NO_LEASE)
+			writers = NO_LEASE;
+	}
+	scope_free const char **paths = calloc(g->n_files + 1, sizeof(*paths));
+	if (paths == NULL)
+		return WAITING;
+	for (size_t i = 0; i < g->n_files; i++)
+		paths[i] = scan->files[g->first_file + i].path;
+	char base[WARM_PATH_BYTES + 24];
+	snprintf(base, sizeof(base), "%.*s", (int)(strlen(g->name) - (g->bound != 0 ? 17 : 0)),
+		 g->name);
+	enum warm_whole whole = warm_profile_whole(p->volume_fd, g->profile, g->flags, base, paths,
+						   g->n_files, ret_why, why_bytes);
+	if (whole == WARM_WHOLE_NO)
+		return TORN;
+	if (mode == WARM_PUBLISH_ALL || whole == WARM_WHOLE_YES ||
+	    (g->flags & WARM_PLACE_RENAMED) != 0)
+		return READY;
+	/* Only time can tell. */
+	snprintf(ret_why, why_bytes, "not settled");
+	int64_t need = writers == NO_LEASE ? p->o.unproven_ms : p->o.settle_ms;
+	return quiet >= need ? READY : WAITING;
+}
+
+/* ---- what is new ---- */
+
+enum standing {
+	NEW,	   /* not in the ledger, or there by fallback: by name */
+	CHANGED,   /* in the ledger, and other files on disk */
+	UNCHANGED, /* in the ledger as it is on disk */
+	LEFT,	   /* by fallback and not used: stays out */
+};
+
+static bool same_as_ledger(const struct warm_scan *scan, const struct warm_scan_group *g,
+			   const struct warm_ledger_group *l)
+{
+	size_t k = 0;
+
+	for (size_t i = 0; i < l->n_files; i++) {
+		const struct warm_ledger_file *f = &l->files[i];
+		while (k < g->n_files && strcmp(scan->files[g->first_file + k].path, f->path) < 0)
+			k++;
+		if (k == g->n_files)
+			return false;
+		const struct warm_scan_file *s = &scan->files[g->first_file + k];
+		if (strcmp(s->path, f->path) != 0 || s->seen.size != f->size ||
+		    s->seen.mtime_ns != f->mtime_ns)
+			return false;
+	}
+	return l->n_files == g->n_files;
+}
+
+static bool was_opened(const struct warm_publisher *p, const struct warm_scan *scan,
+		       const struct warm_scan_group *g, const struct warm_ledger_group *l)
+{
+	if (!p->atime_moves)
+		return true;
+	for (size_t i = 0; i < g->n_files && i < l->n_files; i++)
+		if (scan->files[g->first_file + i].atime_ns > l->files[i].atime_ns)
+			return true;
+	return false;
+}
+
+static enum standing standing_of(const struct warm_publisher *p, const struct warm_scan *scan,
+				 const struct warm_scan_group *g,
+				 const struct warm_ledger_group *l)
+{
+	if (l == NULL)
+		return NEW;
+	if (!same_as_ledger(scan, g, l))
+		return (g->flags & WARM_GROUP_MUTABLE) != 0 ? NEW : CHANGED;
+	if ((l->flags & WARM_LEDGER_FALLBACK) != 0)
+		return was_opened(p, scan, g, l) ? NEW : LEFT;
+	return UNCHANGED;
+}
+
+/* Whether the store holds it already, or something newer. */
+static bool subtracted(const struct warm_state *state, const struct warm_scan_group *g,
+		       enum standing standing, const struct warm_ledger_group *l)
+{
+	const struct warm_live *live = warm_state_find(state, g->name);
+
+	if ((g->flags & WARM_GROUP_MUTABLE) != 0)
+		return standing == UNCHANGED;
+	if (live == NULL)
+		return false;
+	if (standing == CHANGED)
+		return warm_id_compare(live->group->origin, l->origin) > 0;
+	return true;
+}
+
+struct candidate {
+	const struct warm_scan_group *group;
+	enum standing standing;
+	bool mutable;
+};
+
+static int smallest_first(const void *a_p, const void *b_p)
+{
+	const struct candidate *a = a_p, *b = b_p;
+
+	if (a->mutable != b->mutable)
+		return a->mutable ? 1 : -1;
+	if (a->group->bytes != b->group->bytes)
+		return a->group->bytes < b->group->bytes ? -1 : 1;
+	return strcmp(a->group->name, b->group->name);
+}
+
+static int by_name(const void *a_p, const void *b_p)
+{
+	const struct candidate *a = a_p, *b = b_p;
+
+	if (a->mutable != b->mutable)
+		return a->mutable ? 1 : -1;
+	return strcmp(a->group->name, b->group->name);
+}
+
+/* ---- a round ---- */
+
+struct round {
+	struct warm_publisher *p;
+	enum warm_publish_mode mode;
+	const char *complete;
+	const struct warm_call *call;
+	struct warm_publish_report *report;
+	struct warm_scan scan;
+	struct warm_ledger ledger;
+	struct warm_state state;
+	struct candidate *candidates;
+	size_t n_candidates;
+	struct warm_id last_id;
+	/* the layer that is being packed */
+	int spool_fd;
+	struct warm_pack *pack;
+	const struct candidate **packed;
+	size_t n_packed;
+};
+
+static bool holds_secret(struct round *r, const struct warm_scan_group *g)
+{
+	char name[80];
+
+	for (size_t i = 0; i < g->n_files; i++) {
+		const char *path = r->scan.files[g->first_file + i].path;
+		if (!warm_profile_has_secret(r->p->volume_fd, path, name, sizeof(name)))
+			continue;
+		warm_notice(r->p->o.notices, "secret",
+			    "%s holds a value for %s and is not published", path, name);
+		return true;
+	}
+	return false;
+}
+
+static int collect(struct round *r, struct warm_error *err)
+{
+	struct warm_publisher *p = r->p;
+	struct warm_publish_report *report = r->report;
+	bool self_keyed_only = p->o.key.version[0] == '\0';
+	char why[160], shown[160];
+
+	r->candidates = calloc(r->scan.n_groups + 1, sizeof(*r->candidates));
+	r->packed = calloc(r->scan.n_groups + 1, sizeof(*r->packed));
+	if (r->candidates == NULL || r->packed == NULL)
+		return warm_error_nomem(err, r->scan.n_groups * sizeof(*r->candidates));
+	report->volume_groups = r->scan.n_groups;
+	for (size_t i = 0; i < r->scan.n_groups; i++) {
+		const struct warm_scan_group *g = &r->scan.groups[i];
+		const struct warm_ledger_group *l = warm_ledger_find(&r->ledger, g->name);
+		enum standing standing = standing_of(p, &r->scan, g, l);
+		if (l != NULL && (l->flags & WARM_LEDGER_RESTORED) != 0) {
+			if (was_opened(p, &r->scan, g, l))
+				report->used++;
+			else
+				report->inert++;
+		}
+		if (standing == LEFT || (self_keyed_only && (g->flags & WARM_GROUP_SELF_KEYED) == 0))
+			continue;
+		if (standing != UNCHANGED) {
+			enum readiness ready =
+				readiness_of(p, &r->scan, g, r->mode, why, sizeof(why));
+			if (ready != READY) {
+				if (ready == TORN)
+					report->torn++;
+				else
+					report->waiting++;
+				if (r->mode != WARM_PUBLISH_ROUND)
+					warm_notice(p->o.notices, "left-out", "%s: %s",
+						    warm_path_printable(g->name, shown,
+									sizeof(shown)),
+						    why);
+				continue;
+			}
+		}
+		r->candidates[r->n_candidates++] = (struct candidate){
+			g, standing, (g->flags & WARM_GROUP_MUTABLE) != 0
+		};
+	}
+	return 0;
+}
+
+static bool worth_asking(const struct round *r)
+{
+	if (!r->p->asked_store || r->complete != NULL || r->mode != WARM_PUBLISH_ROUND)
+		return true;
+	for (size_t i = 0; i < r->n_candidates; i++)
+		if (r->candidates[i].standing != UNCHANGED && !r->candidates[i].mutable)
+			return true;
+	return false;
+}
+
+static int ask_store(struct round *r, struct warm_error *err)
+{
+	struct warm_publisher *p = r->p;
+	int rc = warm_catalog_list(&p->catalog, p->o.store, &p->o.key, false, r->call, err);
+
+	if (rc == 0)
+		rc = warm_catalog_read(&p->catalog, p->o.store, p->o.notices, r->call, err);
+	if (rc == 0)
+		rc = warm_state_build(p->catalog.layers, p->catalog.n_layers, &r->state, err);
+	if (rc != 0)
+		return rc;
+	p->asked_store = true;
+	r->last_id = p->catalog.newest;
+	r->report->complete = warm_catalog_complete(&p->catalog) != NULL;
+
+	size_t kept = 0, own = 0;
+	for (size_t i = 0; i < r->n_candidates; i++) {
+		struct candidate *c = &r->candidates[i];
+		const struct warm_ledger_group *l = warm_ledger_find(&r->ledger, c->group->name);
+		if (subtracted(&r->state, c->group, c->standing, l)) {
+			r->report->present += c->standing == NEW && !c->mutable;
+			continue;
+		}
+		if (holds_secret(r, c->group)) {
+			r->report->withheld++;
+			continue;
+		}
+		own += !c->mutable;
+		r->candidates[kept++] = *c;
+	}
+	/* Mutable files ride along; alone they are no reason. */
+	r->n_candidates = own > 0 ? kept : 0;
+	if (r->n_candidates > 1)
+		qsort(r->candidates, kept, sizeof(*r->candidates),
+		      r->mode == WARM_PUBLISH_FINAL ? smallest_first : by_name);
+	return 0;
+}
+
+static int open_spool(struct round *r, struct warm_error *err)
+{
+	struct warm_publisher *p = r->p;
+	struct statvfs fs;
+	char name[64];
+	uint64_t random;
+
+	if (p->o.no_ledger) {
+		/* Not our volume: nothing of ours is written there. */
+		r->spool_fd = open(getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp",
+				   O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+	} else {
+		if (fstatvfs(p->volume_fd, &fs) == 0 &&
+		    (uint64_t)fs.f_bavail * fs.f_frsize < SPARE_BYTES)
+			return warm_error_set(err, WARM_NO_SPACE,
+					      "volume %s: less than 1 MiB is free for the spool",
+					      p->o.volume);
+		r->spool_fd =
+			openat(p->volume_fd, WARM_DIR, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+	}
+	if (r->spool_fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL) &&
+	    !p->o.no_ledger) {
+		warm_random(&random, sizeof(random));
+		snprintf(name, sizeof(name), WARM_DIR "/spool-%016llx", (unsigned long long)random);
+		r->spool_fd = openat(p->volume_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (r->spool_fd >= 0)
+			unlinkat(p->volume_fd, name, 0);
+	}
+	if (r->spool_fd < 0)
+		return warm_error_errno(err, errno, "volume %s: make the spool", p->o.volume);
+	return warm_pack_open(r->spool_fd, p->o.level, p->o.layer_bytes, &r->pack, err);
+}
+
+static void close_spool(struct round *r)
+{
+	warm_pack_free(take_ptr(r->pack));
+	if (r->spool_fd >= 0)
+		close(take_fd(&r->spool_fd));
+	r->n_packed = 0;
+}
+
+static int note_published(struct round *r, struct warm_id id, struct warm_error *err)
+{
+	char key[3 * WARM_KEY_PART_BYTES + 3];
+
+	if (r->p->o.no_ledger)
+		return 0;
+	for (size_t i = 0; i < r->n_packed; i++) {
+		const struct warm_scan_group *g = r->packed[i]->group;
+		const struct warm_ledger_group *old = warm_ledger_find(&r->ledger, g->name);
+		scope_free struct warm_ledger_file *files = calloc(g->n_files + 1, sizeof(*files));
+		if (files == NULL)
+			return warm_error_nomem(err, g->n_files * sizeof(*files));
+		for (size_t k = 0; k < g->n_files; k++) {
+			const struct warm_scan_file *f = &r->scan.files[g->first_file + k];
+			bool restored = old != NULL && k < old->n_files &&
+					(old->flags & WARM_LEDGER_RESTORED) != 0;
+			files[k] = (struct warm_ledger_file){
+				(char *)(uintptr_t)f->path, f->seen.size, f->seen.mtime_ns,
+				restored ? old->files[k].atime_ns : f->atime_ns
+			};
+		}
+		struct warm_ledger_group entry = {
+			.name = (char *)(uintptr_t)g->name,
+			.key = (char *)(uintptr_t)warm_key_text(&r->p->o.key, key),
+			.profile = (char *)(uintptr_t)warm_profile_name(g->profile),
+			.origin = id,
+			.flags = WARM_LEDGER_PUBLISHED |
+				 (old != NULL ? old->flags & WARM_LEDGER_RESTORED : 0u),
+			.files = files,
+			.n_files = g->n_files,
+		};
+		int rc = warm_ledger_put(&r->ledger, &entry, err);
+		if (rc != 0)
+			return rc;
+	}
+	return warm_ledger_save(&r->ledger, r->p->volume_fd, err);
+}
+
+/* End the layer at hand and put it. */
+static int put_layer(struct round *r, bool last, struct warm_error *err)
+{
+	struct warm_publisher *p = r->p;
+	char object[WARM_NAME_BYTES];
+	struct warm_layer_name name;
+	uint64_t bytes = 0;
+	struct warm_id id = warm_id_new(r->last_id, warm_clock_wall_ms());
+	struct warm_pack_meta meta = {
+		.kind = WARM_LAYER,
+		.id = id,
+		.key = &p->o.key,
+		.created_ms = warm_clock_wall_ms(),
+		.mount = p->mount,
+		.complete = last ? r->complete : NULL,
+	};
+
+	int64_t start = warm_clock_ms();
+	int rc = warm_pack_finish(r->pack, &meta, &name, &bytes, err);
+	if (rc != 0)
+		return rc;
+	r->report->pack_ms += warm_clock_ms() - start;
+	start = warm_clock_ms();
+	warm_layer_name_format(&p->o.key, &name, object);
+	rc = warm_store_put(p->o.store, object, r->spool_fd, bytes, r->call, err);
+	r->report->put_ms += warm_clock_ms() - start;
+	if (rc != 0)
+		return rc;
+	r->last_id = id;
+	r->report->layers++;
+	r->report->groups += r->n_packed;
+	r->report->bytes += bytes;
+	r->report->complete = r->report->complete || meta.complete != NULL;
+	for (size_t i = 0; i < r->n_packed; i++) {
+		r->report->files += r->packed[i]->group->n_files;
+		r->report->raw_bytes += r->packed[i]->group->bytes;
+	}
+	/* The layer is in the store: a ledger that can't be written costs a copy at worst. */
+	struct warm_error ledger_err = { 0 };
+	if (note_published(r, id, &ledger_err) != 0)
+		warm_notice(p->o.notices, "ledger", "%s", ledger_err.msg);
+	close_spool(r);
+	return 0;
+}
+
+static int add_to_pack(struct round *r, const struct candidate *c, struct warm_error *err)
+{
+	const struct warm_scan_group *g = c->group;
+	scope_free struct warm_pack_file *files = calloc(g->n_files + 1, sizeof(*files));
+
+	if (files == NULL)
+		return warm_error_nomem(err, g->n_files * sizeof(*files));
+	for (size_t i = 0; i < g->n_files; i++) {
+		const struct warm_scan_file *f = &r->scan.files[g->first_file + i];
+		files[i] = (struct warm_pack_file){ f->path, NULL, &f->seen, f->seen.mtime_ns };
+	}
+	struct warm_pack_group group = {
+		.name = g->name,
+		.profile = warm_profile_name(g->profile),
+		.bound = g->bound,
+		.flags = g->flags & WARM_GROUP_FLAGS,
+		.dir_fd = r->p->volume_fd,
+		.files = files,
+		.n_files = g->n_files,
+	};
+	return warm_pack_add(r->pack, &group, r->call, err);
+}
+
+static int pack_one(struct round *r, const struct candidate *c, struct warm_error *err)
+{
+	int64_t start = warm_clock_ms();
+	int rc = 0;
+
+	for (int tries = 0; tries < 2; tries++) {
+		if (r->pack == NULL)
+			rc = open_spool(r, err);
+		if (rc == 0)
+			rc = add_to_pack(r, c, err);
+		if (rc != WARM_LIMIT || !warm_pack_usable(r->pack))
+			break;
+		r->report->pack_ms += warm_clock_ms() - start;
+		rc = put_layer(r, false, err);
+		start = warm_clock_ms();
+		if (rc != 0)
+			return rc;
+	}
+	r->report->pack_ms += warm_clock_ms() - start;
+	if (rc == 0) {
+		r->packed[r->n_packed++] = c;
+		return 0;
+	}
+	if (r->pack == NULL || !warm_pack_usable(r->pack))
+		return rc;
+	/* This group alone: it changed, went, or can't be read. */
+	if (rc == WARM_EXISTS || rc == WARM_NOT_FOUND) {
+		r->report->waiting++;
+	} else {
+		r->report->withheld++;
+		warm_notice(r->p->o.notices, "unreadable", "%s",
+			    err != NULL ? err->msg : c->group->name);
+	}
+	return 0;
+}
+
+static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
+		     struct warm_error *err)
+{
+	struct warm_publisher *p = r->p;
+	int64_t start = warm_clock_ms();
+
+	warm_ledger_init(&r->ledger);
+	if (!p->o.no_ledger) {
+		int rc = warm_ledger_load(&r->ledger, p->volume_fd, err);
+		if (rc == WARM_NO_MEMORY)
+			return rc;
+	}
+	int rc = warm_scan_run(p->volume_fd, &p->roots, p->o.max_file_bytes, dir_fn, dir_arg,
+			       r->call, &r->scan, err);
+	if (rc != 0)
+		return warm_error_context(err, "volume %s", p->o.volume);
+	rc = collect(r, err);
+	forget_sightings(p);
+	r->report->scan_ms = warm_clock_ms() - start;
+	if (rc != 0 || !worth_asking(r))
+		return rc;
+	rc = ask_store(r, err);
+	if (rc == 0 && r->report->complete)
+		r->complete = NULL; /* marked already */
+	for (size_t i = 0; rc == 0 && i < r->n_candidates; i++)
+		rc = pack_one(r, &r->candidates[i], err);
+	if (rc == 0 && r->n_packed == 0 && r->complete != NULL && r->pack == NULL)
+		rc = open_spool(r, err);
+	if (rc == 0 && r->pack != NULL && (r->n_packed > 0 || r->complete != NULL))
+		rc = put_layer(r, true, err);
+	return rc;
+}
+
+int warm_publisher_run(struct warm_publisher *p, enum warm_publish_mode mode,
+		       const char *complete, warm_scan_dir_fn dir_fn, void *dir_arg,
+		       const struct warm_call *call, struct warm_publish_report *ret_report,
+		       struct warm_error *err)
+{
+	struct round r = {
+		.p = p,
+		.mode = mode,
+		.complete = complete,
+		.call = call,
+		.report = ret_report,
+		.spool_fd = -1,
+	};
+
+	*ret_report = (struct warm_publish_report){ 0 };
+	int rc = run_round(&r, dir_fn, dir_arg, err);
+	close_spool(&r);
+	warm_state_release(&r.state);
+	warm_scan_release(&r.scan);
+	warm_ledger_release(&r.ledger);
+	free(r.candidates);
+	free(r.packed);
+	return rc;
+}

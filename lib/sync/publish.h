@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Publish: from a volume into a store.
+ *
+ * A publisher is kept for the life of a sidecar; each round scans, decides what is new and whole,
+ * asks the store what it has by now, packs the rest and puts it, layer by layer. Every layer is
+ * put whole or not at all, and the ledger follows each put: a round that is cut off anywhere is
+ * continued by the next.
+ *
+ * Threads: one publisher, one thread.
+ */
+#ifndef WARM_SYNC_PUBLISH_H
+#define WARM_SYNC_PUBLISH_H
+
+#include "lib/layer/profile.h"
+#include "lib/sync/catalog.h"
+#include "lib/sync/scan.h"
+
+struct warm_publish_options {
+	struct warm_store *store;
+	struct warm_key key;
+	const char *volume;
+	const char *mount;	 /* recorded in layers; NULL: the volume's real path */
+	int64_t settle_ms;	 /* a group is settled when unchanged this long */
+	int64_t unproven_ms;	 /* ... where no lease and no profile can tell; 0: 60 s */
+	uint64_t max_file_bytes; /* larger files are never published; 0: 2 GiB */
+	uint64_t layer_bytes;	 /* compressed; 0: 16 MiB */
+	int level;		 /* of zstd; 0: 1 */
+	bool no_ledger;		 /* for directories that are no volume: subtract by name alone */
+	const struct warm_profile_roots *roots;
+	const struct warm_notices *notices;
+};
+
+enum warm_publish_mode {
+	WARM_PUBLISH_ROUND, /* settled groups */
+	WARM_PUBLISH_FINAL, /* settle time waived for what is proven whole or renamed into place;
+			     * smallest groups first */
+	WARM_PUBLISH_ALL,   /* settle time waived for all that isn't known to be torn */
+};
+
+struct warm_publish_report {
+	size_t layers, groups, files; /* put by this round */
+	uint64_t raw_bytes, bytes;    /* of these: in the volume, in the store */
+	size_t waiting;	 /* groups that are new but not settled, or being written */
+	size_t torn;	 /* groups that are new and not whole */
+	size_t withheld; /* groups never published: secrets, unreadable files */
+	size_t present;	 /* new groups that the store had already */
+	size_t volume_groups;
+	size_t used, inert; /* restored groups: opened since, or not */
+	int64_t scan_ms, pack_ms, put_ms;
+	bool complete; /* the key carries the complete mark now */
+};
+
+struct warm_publisher;
+
+/* Open the volume and look at it; the store isn't asked.
+ * Errors: NOT_FOUND, DENIED for the volume; NO_MEMORY. */
+int warm_publisher_open(const struct warm_publish_options *options, struct warm_publisher **ret_p,
+			struct warm_error *err) WARM_CHECKED;
+void warm_publisher_free(struct warm_publisher *p);
+static inline void warm_publisher_scope(struct warm_publisher **p)
+{
+	warm_publisher_free(*p);
+}
+#define scope_publisher WARM_SCOPE(warm_publisher_scope)
+
+/* One round. `complete` (NULL: none) is the mark to put on the round's last layer, or on an
+ * empty one when there is nothing new and the key has none yet. `dir_fn` sees each directory.
+ *
+ * Errors: of the store: TRANSIENT, DENIED, CANCELED, NO_SPACE; of the volume: NOT_FOUND, DENIED,
+ *         NO_SPACE for the spool; NO_MEMORY. `ret_report` says what was put before.
+ */
+int warm_publisher_run(struct warm_publisher *p, enum warm_publish_mode mode,
+		       const char *complete, warm_scan_dir_fn dir_fn, void *dir_arg,
+		       const struct warm_call *call, struct warm_publish_report *ret_report,
+		       struct warm_error *err) WARM_CHECKED;
+
+#endif

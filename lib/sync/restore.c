@@ -1,0 +1,806 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "lib/sync/restore.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <time.h>
+
+#include "lib/base/hash.h"
+#include "lib/sync/fetch.h"
+#include "lib/sync/ledger.h"
+
+#define STAGE WARM_DIR "/stage"
+
+enum { FALLBACK_LOOKS = 8 }; /* versions whose marks are read, newest first */
+
+const char *warm_restore_status_name(enum warm_restore_status status)
+{
+	static const char *const names[] = { "warm", "fallback", "partial", "cold", "error" };
+
+	return names[status];
+}
+
+/* Where a wanted group comes from. */
+struct wanted {
+	const struct warm_group *group;
+	const struct warm_catalog *catalog;
+	uint32_t layer; /* in its catalog */
+	bool fallback;
+	bool fetched;
+};
+
+struct restore {
+	const struct warm_restore_options *o;
+	const struct warm_call *call;
+	struct warm_restore_result *result;
+	int volume_fd;
+	int stage_fd;
+	char stage[64]; /* its name below the volume */
+	uint64_t mount_hash;
+	struct warm_ledger ledger;
+	struct warm_catalog own, other;
+	struct warm_state own_state, other_state;
+	struct wanted *wanted;
+	size_t n_wanted;
+	int64_t atime_ns;
+	size_t skipped_mount, skipped_cpu, limited;
+};
+
+static void release(struct restore *r)
+{
+	warm_state_release(&r->own_state);
+	warm_state_release(&r->other_state);
+	warm_catalog_release(&r->own);
+	warm_catalog_release(&r->other);
+	warm_ledger_release(&r->ledger);
+	free(r->wanted);
+	if (r->stage_fd >= 0)
+		close(r->stage_fd);
+	if (r->volume_fd >= 0)
+		close(r->volume_fd);
+}
+
+static const struct warm_index *index_of(const struct wanted *w)
+{
+	return w->catalog->layers[w->layer].index;
+}
+
+/* ---- the volume ---- */
+
+/* Files restored under another boot may have lost their bytes: all goes. */
+static int drop_caches(struct restore *r, const char *why, struct warm_error *err)
+{
+	const char *root;
+
+	warm_notice(r->o->notices, "volume-dropped", "%s: the caches in the volume are removed", why);
+	for (size_t i = 0; (root = warm_profile_root(r->o->roots, i)) != NULL; i++) {
+		int rc = warm_tree_remove(r->volume_fd, root, err);
+		if (rc != 0)
+			return rc;
+	}
+	for (size_t i = 0; i < r->ledger.n_groups; i++)
+		for (size_t k = 0; k < r->ledger.groups[i].n_files; k++) {
+			const char *path = r->ledger.groups[i].files[k].path, *name = NULL;
+			scope_close int parent = -1;
+			if (warm_path_check(path, strlen(path), NULL) == 0 &&
+			    warm_beneath_parent(r->volume_fd, path, &parent, &name, NULL) == 0)
+				unlinkat(parent, name, 0);
+		}
+	warm_ledger_release(&r->ledger);
+	warm_ledger_init(&r->ledger);
+	return warm_ledger_save(&r->ledger, r->volume_fd, err);
+}
+
+static int open_volume(struct restore *r, struct warm_error *err)
+{
+	r->volume_fd = open(r->o->volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (r->volume_fd < 0)
+		return warm_error_errno(err, errno, "volume %s", r->o->volume);
+	char mount[WARM_PATH_BYTES];
+	if (r->o->mount != NULL)
+		snprintf(mount, sizeof(mount), "%s", r->o->mount);
+	else if (realpath(r->o->volume, mount) == NULL)
+		return warm_error_errno(err, errno, "volume %s", r->o->volume);
+	r->mount_hash = warm_mount_hash(mount);
+	if (r->o->dry_run) {
+		int rc = warm_ledger_load(&r->ledger, r->volume_fd, NULL);
+		return rc == WARM_NO_MEMORY ? warm_error_nomem(err, 0) : 0;
+	}
+	int rc = warm_beneath_mkdirs(r->volume_fd, WARM_DIR, err);
+	if (rc != 0)
+		return warm_error_context(err, "volume %s", r->o->volume);
+	rc = warm_ledger_load(&r->ledger, r->volume_fd, err);
+	if (rc == WARM_NO_MEMORY)
+		return rc;
+	if (rc == WARM_CORRUPT)
+		rc = drop_caches(r, err != NULL ? err->msg : "torn ledger", err);
+	else if (rc == 0 && !warm_ledger_of_this_boot(&r->ledger))
+		rc = drop_caches(r, "the node was restarted since the last restore", err);
+	else
+		rc = 0;
+	if (rc == 0)
+		rc = warm_tree_remove(r->volume_fd, STAGE, err);
+	return rc != 0 ? warm_error_context(err, "volume %s", r->o->volume) : 0;
+}
+
+static int open_stage(struct restore *r, struct warm_error *err)
+{
+	uint64_t random;
+
+	warm_random(&random, sizeof(random));
+	snprintf(r->stage, sizeof(r->stage), STAGE "/%016llx", (unsigned long long)random);
+	int rc = warm_beneath_mkdirs(r->volume_fd, r->stage, err);
+	if (rc == 0)
+		rc = warm_beneath_open(r->volume_fd, r->stage, O_RDONLY | O_DIRECTORY, 0,
+				       &r->stage_fd, err);
+	return rc;
+}
+
+/* ---- what is wanted ---- */
+
+static bool usable_here(struct restore *r, const struct warm_group *g)
+{
+	if ((g->flags & WARM_GROUP_CPU_BOUND) != 0 && g->bound != warm_cpu_hash()) {
+		r->skipped_cpu++;
+		return false;
+	}
+	if ((g->flags & WARM_GROUP_MOUNT_BOUND) != 0 && g->bound != r->mount_hash) {
+		r->skipped_mount++;
+		return false;
+	}
+	return true;
+}
+
+static bool is_mutable(const struct wanted *w)
+{
+	return (w->group->flags & WARM_GROUP_MUTABLE) != 0;
+}
+
+static void want(struct restore *r, const struct warm_catalog *catalog, uint32_t layer,
+		 const struct warm_group *g, bool fallback)
+{
+	r->wanted[r->n_wanted++] = (struct wanted){
+		.group = g,
+		.catalog = catalog,
+		.layer = layer,
+		.fallback = fallback,
+	};
+}
+
+/* The version to fall back on: the newest complete one, else the newest. */
+static int find_fallback(struct restore *r, struct warm_key *ret_key, bool *ret_found,
+			 struct warm_error *err)
+{
+	char prefix[WARM_NAME_BYTES];
+	scope_free struct warm_listed_key *keys = NULL;
+	size_t n = 0, looks = 0;
+	const struct warm_listed_key *pick = NULL;
+
+	*ret_found = false;
+	warm_key_model_prefix(&r->o->key, prefix);
+	int rc = warm_catalog_keys(r->o->store, prefix, &keys, &n, r->call, err);
+	if (rc == WARM_NOT_FOUND)
+		return 0;
+	if (rc != 0)
+		return rc;
+	if (r->o->fallback == WARM_FALLBACK_VERSIONS) {
+		for (size_t v = 0; pick == NULL && v < r->o->n_versions; v++)
+			for (size_t i = 0; pick == NULL && i < n; i++)
+				if (strcmp(keys[i].key.version, r->o->versions[v]) == 0 &&
+				    strcmp(keys[i].key.platform, r->o->key.platform) == 0 &&
+				    !warm_key_equal(&keys[i].key, &r->o->key))
+					pick = &keys[i];
+	} else {
+		bool complete = false;
+		for (size_t i = 0; !complete && i < n && looks < FALLBACK_LOOKS; i++) {
+			if (strcmp(keys[i].key.platform, r->o->key.platform) != 0 ||
+			    warm_key_equal(&keys[i].key, &r->o->key))
+				continue;
+			looks++;
+			if (pick == NULL)
+				pick = &keys[i];
+			scope_catalog struct warm_catalog c = { 0 };
+			rc = warm_catalog_list(&c, r->o->store, &keys[i].key, false, r->call, err);
+			if (rc == 0)
+				rc = warm_catalog_read(&c, r->o->store, NULL, r->call, err);
+			if (rc != 0)
+				return rc;
+			complete = warm_catalog_complete(&c) != NULL;
+			if (complete)
+				pick = &keys[i];
+		}
+	}
+	if (pick != NULL) {
+		*ret_key = pick->key;
+		*ret_found = true;
+	}
+	return 0;
+}
+
+static int load_catalog(struct restore *r, struct warm_catalog *catalog, const struct warm_key *key,
+			struct warm_state *state, struct warm_error *err)
+{
+	int64_t start = warm_clock_ms();
+	int rc = warm_catalog_list(catalog, r->o->store, key, false, r->call, err);
+
+	r->result->list_ms += warm_clock_ms() - start;
+	start = warm_clock_ms();
+	if (rc == 0)
+		rc = warm_catalog_read(catalog, r->o->store, r->o->notices, r->call, err);
+	if (rc == 0 && catalog->refused > 0) {
+		/* Perhaps compacted between the LIST and the read: look once more. */
+		rc = warm_catalog_list(catalog, r->o->store, key, false, r->call, err);
+		if (rc == 0)
+			rc = warm_catalog_read(catalog, r->o->store, NULL, r->call, err);
+	}
+	if (rc == 0) {
+		warm_state_release(state);
+		rc = warm_state_build(catalog->layers, catalog->n_layers, state, err);
+	}
+	r->result->index_ms += warm_clock_ms() - start;
+	return rc;
+}
+
+static int choose(struct restore *r, struct warm_error *err)
+{
+	bool self_keyed_only = r->o->key.version[0] == '\0';
+	struct warm_key other;
+	bool found = false;
+	int rc = load_catalog(r, &r->own, &r->o->key, &r->own_state, err);
+
+	if (rc != 0)
+		return rc;
+	r->result->complete = warm_catalog_complete(&r->own) != NULL;
+	if (!r->result->complete && r->o->fallback != WARM_FALLBACK_NONE &&
+	    r->o->key.version[0] != '\0') {
+		int64_t start = warm_clock_ms();
+		rc = find_fallback(r, &other, &found, err);
+		r->result->list_ms += warm_clock_ms() - start;
+		if (rc == 0 && found)
+			rc = load_catalog(r, &r->other, &other, &r->other_state, err);
+		if (rc == WARM_CANCELED || rc == WARM_NO_MEMORY)
+			return rc;
+		if (rc != 0) {
+			warm_notice(r->o->notices, "fallback", "%s",
+				    err != NULL ? err->msg : "not to be had");
+			found = false;
+		}
+	}
+	size_t n = r->own_state.n_live + (found ? r->other_state.n_live : 0);
+	r->wanted = calloc(n + 1, sizeof(*r->wanted));
+	if (r->wanted == NULL)
+		return warm_error_nomem(err, n * sizeof(*r->wanted));
+	for (size_t i = 0; i < r->own_state.n_live; i++) {
+		const struct warm_live *l = &r->own_state.live[i];
+		if (self_keyed_only && (l->group->flags & WARM_GROUP_SELF_KEYED) == 0)
+			continue;
+		if (usable_here(r, l->group))
+			want(r, &r->own, l->layer, l->group, false);
+	}
+	size_t own = r->n_wanted;
+	for (size_t i = 0; found && i < r->other_state.n_live; i++) {
+		const struct warm_live *l = &r->other_state.live[i];
+		if ((l->group->flags & WARM_GROUP_SELF_KEYED) == 0 ||
+		    warm_state_find(&r->own_state, l->group->name) != NULL)
+			continue;
+		if (usable_here(r, l->group))
+			want(r, &r->other, l->layer, l->group, true);
+	}
+	if (r->n_wanted > own)
+		snprintf(r->result->fallback_version, sizeof(r->result->fallback_version), "%s",
+			 other.version);
+	return 0;
+}
+
+/* ---- what is there ---- */
+
+enum presence { ABSENT, PRESENT, BUSY };
+
+static bool exists(int dir_fd, const char *path)
+{
+	struct stat st;
+
+	return fstatat(dir_fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* PRESENT: every file is there. ABSENT: the group can be moved in. BUSY: part of it is there and
+ * is not what an earlier restore put there: the model's own, which stays. */
+static enum presence presence_of(struct restore *r, const struct wanted *w)
+{
+	const struct warm_index *index = index_of(w);
+	const struct warm_ledger_group *planned = warm_ledger_find(&r->ledger, w->group->name);
+	size_t there = 0;
+	bool foreign = false;
+	char unit[WARM_PATH_BYTES];
+
+	for (size_t k = 0; k < w->group->n_files; k++)
+		there += exists(r->volume_fd, index->files[w->group->first_file + k].path);
+	if (there == w->group->n_files)
+		return PRESENT;
+	for (size_t k = 0; k < w->group->n_files; k++) {
+		const char *path = index->files[w->group->first_file + k].path;
+		size_t n = warm_group_unit(w->group->name, path);
+		snprintf(unit, sizeof(unit), "%.*s", (int)n, path);
+		if (!exists(r->volume_fd, unit))
+			continue;
+		/* One of several units is in: an earlier run was cut off between them, if the
+		 * ledger knows this very file. */
+		struct stat st;
+		bool ours = false;
+		if (planned != NULL && fstatat(r->volume_fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			for (size_t i = 0; i < planned->n_files; i++)
+				ours = ours || (strcmp(planned->files[i].path, path) == 0 &&
+						planned->files[i].size == (uint64_t)st.st_size &&
+						planned->files[i].mtime_ns ==
+							warm_timespec_ns(st.st_mtim));
+		foreign = foreign || !ours;
+	}
+	return foreign ? BUSY : ABSENT;
+}
+
+static uint64_t size_of(const struct wanted *w)
+{
+	const struct warm_index *index = index_of(w);
+	uint64_t bytes = 0;
+
+	for (size_t k = 0; k < w->group->n_files; k++)
+		bytes += index->files[w->group->first_file + k].size;
+	return bytes;
+}
+
+static uint64_t limit_bytes(struct restore *r)
+{
+	struct statvfs fs;
+
+	if (r->o->max_bytes != 0)
+		return r->o->max_bytes;
+	if (fstatvfs(r->volume_fd, &fs) != 0)
+		return UINT64_MAX;
+	return (uint64_t)fs.f_bavail * fs.f_frsize / 2;
+}
+
+/* ---- fetching ---- */
+
+static int fetch_catalog(struct restore *r, const struct warm_catalog *catalog,
+			 const bool *take, struct warm_error *err)
+{
+	size_t n = 0;
+	scope_free struct warm_fetch_item *items = calloc(r->n_wanted + 1, sizeof(*items));
+	scope_free size_t *back = calloc(r->n_wanted + 1, sizeof(*back));
+
+	if (items == NULL || back == NULL)
+		return warm_error_nomem(err, r->n_wanted * sizeof(*items));
+	for (size_t i = 0; i < r->n_wanted; i++) {
+		const struct wanted *w = &r->wanted[i];
+		if (!take[i] || w->catalog != catalog)
+			continue;
+		/* Mutable files wait apart: they go in last. */
+		items[n] = (struct warm_fetch_item){ w->layer, w->group,
+						     is_mutable(w) ? "late" : "groups", false };
+		back[n++] = i;
+	}
+	if (n == 0)
+		return 0;
+	struct warm_fetch fetch = {
+		.store = r->o->store,
+		.layers = catalog->layers,
+		.n_layers = catalog->n_layers,
+		.items = items,
+		.n_items = n,
+		.dir_fd = r->stage_fd,
+		.jobs = r->o->jobs,
+		.atime_ns = r->atime_ns,
+		.notices = r->o->notices,
+		.progress = r->o->progress,
+		.progress_arg = r->o->progress_arg,
+	};
+	struct warm_fetch_result fetched = { 0 };
+	int rc = warm_fetch_run(&fetch, &fetched, r->call, err);
+	r->result->fetched_bytes += fetched.fetched_bytes;
+	for (size_t i = 0; i < n; i++)
+		r->wanted[back[i]].fetched = items[i].done;
+	return rc;
+}
+
+/* Take out of the stage what isn't whole, so that the stage holds whole groups only. */
+static int clear_unfinished(struct restore *r, const bool *take, struct warm_error *err)
+{
+	char path[WARM_PATH_BYTES + 16];
+
+	for (size_t i = 0; i < r->n_wanted; i++) {
+		const struct wanted *w = &r->wanted[i];
+		if (!take[i] || w->fetched)
+			continue;
+		for (size_t k = 0; k < w->group->n_files; k++) {
+			const char *file = index_of(w)->files[w->group->first_file + k].path;
+			size_t n = warm_group_unit(w->group->name, file);
+			const char *name = NULL;
+			scope_close int parent = -1;
+			snprintf(path, sizeof(path), "%s/%.*s", is_mutable(w) ? "late" : "groups",
+				 (int)n, file);
+			if (warm_beneath_parent(r->stage_fd, path, &parent, &name, NULL) != 0)
+				continue;
+			int rc = warm_tree_remove(parent, name, err);
+			if (rc != 0)
+				return rc;
+		}
+	}
+	return 0;
+}
+
+/* ---- moving in ---- */
+
+static int plan_ledger(struct restore *r, const bool *take, struct warm_error *err)
+{
+	char key[3 * WARM_KEY_PART_BYTES + 3];
+
+	for (size_t i = 0; i < r->n_wanted; i++) {
+		const struct wanted *w = &r->wanted[i];
+		const struct warm_index *index = index_of(w);
+		if (!take[i] || !w->fetched)
+			continue;
+		scope_free struct warm_ledger_file *files =
+			calloc(w->group->n_files + 1, sizeof(*files));
+		if (files == NULL)
+			return warm_error_nomem(err, w->group->n_files * sizeof(*files));
+		for (size_t k = 0; k < w->group->n_files; k++) {
+			const struct warm_file *f = &index->files[w->group->first_file + k];
+			files[k] = (struct warm_ledger_file){ (char *)(uintptr_t)f->path, f->size,
+							      f->mtime_ns, r->atime_ns };
+		}
+		struct warm_ledger_group g = {
+			.name = (char *)(uintptr_t)w->group->name,
+			.key = (char *)(uintptr_t)warm_key_text(&index->key, key),
+			.profile = (char *)(uintptr_t)w->group->profile,
+			.origin = w->group->origin,
+			.flags = WARM_LEDGER_RESTORED | (w->fallback ? WARM_LEDGER_FALLBACK : 0u),
+			.files = files,
+			.n_files = w->group->n_files,
+		};
+		int rc = warm_ledger_put(&r->ledger, &g, err);
+		if (rc != 0)
+			return rc;
+	}
+	return warm_ledger_save(&r->ledger, r->volume_fd, err);
+}
+
+/* Move one unit into the volume; EXISTS is no error: what is there stays. */
+static int move_unit(struct restore *r, const char *below, const char *path, size_t bytes,
+		     struct warm_error *err)
+{
+	char from[WARM_PATH_BYTES + 16], to[WARM_PATH_BYTES];
+	scope_close int from_fd = -1, to_fd = -1;
+	const char *from_name = NULL, *to_name = NULL;
+
+	snprintf(to, sizeof(to), "%.*s", (int)bytes, path);
+	snprintf(from, sizeof(from), "%s/%s", below, to);
+	int rc = warm_beneath_parent(r->stage_fd, from, &from_fd, &from_name, NULL);
+	if (rc == WARM_NOT_FOUND)
+		return 0; /* moved with another file of its unit */
+	char *slash = strrchr(to, '/');
+	if (slash != NULL) {
+		*slash = '\0';
+		rc = warm_beneath_mkdirs(r->volume_fd, to, err);
+		*slash = '/';
+		if (rc != 0)
+			return rc;
+	}
+	rc = warm_beneath_parent(r->volume_fd, to, &to_fd, &to_name, err);
+	if (rc == 0)
+		rc = warm_file_move(from_fd, from_name, to_fd, to_name, err);
+	return rc == WARM_EXISTS || rc == WARM_NOT_FOUND ? 0 : rc;
+}
+
+static int compare_strings(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+struct merge {
+	struct restore *r;
+	char **units; /* sorted: directories that are groups: never merged into */
+	size_t n_units;
+	char path[WARM_PATH_BYTES];
+};
+
+static int merge_dir(struct merge *m, int from_fd, int to_fd, size_t at, struct warm_error *err)
+{
+	int scan_fd = fcntl(from_fd, F_DUPFD_CLOEXEC, 0);
+	scope_closedir DIR *dir = scan_fd >= 0 ? fdopendir(scan_fd) : NULL;
+	struct dirent *e;
+
+	if (dir == NULL) {
+		if (scan_fd >= 0)
+			close(scan_fd);
+		return warm_error_errno(err, errno, "read the stage");
+	}
+	while ((e = readdir(dir)) != NULL) {
+		size_t n = strlen(e->d_name);
+		struct warm_error move_err = { 0 };
+		char *path = m->path;
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		if (at + n + 2 > sizeof(m->path))
+			continue;
+		memcpy(m->path + at, e->d_name, n + 1);
+		int rc = warm_file_move(from_fd, e->d_name, to_fd, e->d_name, &move_err);
+		if (rc == 0 || (rc == WARM_EXISTS &&
+				bsearch(&path, m->units, m->n_units, sizeof(*m->units),
+					compare_strings) != NULL))
+			continue;
+		if (rc != WARM_EXISTS) {
+			if (err != NULL)
+				*err = move_err;
+			return rc;
+		}
+		scope_close int from = openat(from_fd, e->d_name,
+					      O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		scope_close int to = openat(to_fd, e->d_name,
+					    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (from < 0 || to < 0)
+			continue; /* a file, or something else that was there before */
+		m->path[at + n] = '/';
+		m->path[at + n + 1] = '\0';
+		rc = merge_dir(m, from, to, at + n + 1, err);
+		if (rc != 0)
+			return rc;
+	}
+	return 0;
+}
+
+static int move_groups(struct restore *r, const bool *take, struct warm_error *err)
+{
+	struct merge m = { .r = r };
+	size_t n_units = 0;
+	int rc = 0;
+
+	/* Units that are not the group's own path go first (FlashInfer's generated/ before its
+	 * cached_ops/): alone they mean nothing to anybody. */
+	for (size_t i = 0; i < r->n_wanted; i++) {
+		const struct wanted *w = &r->wanted[i];
+		n_units += take[i] && w->fetched && w->group->n_files > 0;
+		if (!take[i] || !w->fetched || is_mutable(w))
+			continue;
+		for (size_t k = 0; rc == 0 && k < w->group->n_files; k++) {
+			const char *path = index_of(w)->files[w->group->first_file + k].path;
+			size_t n = warm_group_unit(w->group->name, path);
+			if (strncmp(path, w->group->name, n) != 0)
+				rc = move_unit(r, "groups", path, n, err);
+		}
+		if (rc != 0)
+			return rc;
+	}
+	m.units = calloc(n_units + 1, sizeof(*m.units));
+	if (m.units == NULL)
+		return warm_error_nomem(err, n_units * sizeof(*m.units));
+	for (size_t i = 0; rc == 0 && i < r->n_wanted; i++) {
+		const struct warm_group *g = r->wanted[i].group;
+		if (!take[i] || !r->wanted[i].fetched)
+			continue;
+		m.units[m.n_units] = strndup(g->name, warm_group_base(g));
+		if (m.units[m.n_units] == NULL)
+			rc = warm_error_nomem(err, strlen(g->name));
+		else
+			m.n_units++;
+	}
+	qsort(m.units, m.n_units, sizeof(*m.units), compare_strings);
+	scope_close int from = openat(r->stage_fd, "groups",
+				      O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (rc == 0 && from >= 0)
+		rc = merge_dir(&m, from, r->volume_fd, 0, err);
+	for (size_t i = 0; i < m.n_units; i++)
+		free(m.units[i]);
+	free(m.units);
+	return rc;
+}
+
+static int move_late(struct restore *r, const bool *take, struct warm_error *err)
+{
+	for (size_t i = 0; i < r->n_wanted; i++) {
+		const struct wanted *w = &r->wanted[i];
+		if (!take[i] || !w->fetched || !is_mutable(w))
+			continue;
+		for (size_t k = 0; k < w->group->n_files; k++) {
+			const char *path = index_of(w)->files[w->group->first_file + k].path;
+			int rc = move_unit(r, "late", path, strlen(path), err);
+			if (rc != 0)
+				return rc;
+		}
+	}
+	return 0;
+}
+
+static void say(struct restore *r, const char *fmt, ...) WARM_PRINTF(2, 3);
+
+static void say(struct restore *r, const char *fmt, ...)
+{
+	size_t used = strlen(r->result->reason);
+	va_list ap;
+
+	if (used > 0 && used + 3 < sizeof(r->result->reason))
+		used += (size_t)snprintf(r->result->reason + used, sizeof(r->result->reason) - used,
+					 "; ");
+	va_start(ap, fmt);
+	vsnprintf(r->result->reason + used, sizeof(r->result->reason) - used, fmt, ap);
+	va_end(ap);
+}
+
+static void count_layers(struct restore *r)
+{
+	for (size_t i = 0; i < r->n_wanted; i++) {
+		size_t k = 0;
+		while (k < i && (r->wanted[k].catalog != r->wanted[i].catalog ||
+				 r->wanted[k].layer != r->wanted[i].layer))
+			k++;
+		/* Wanted groups are sorted by name, layers are few: the look back is short. */
+		r->result->layers += k == i;
+	}
+}
+
+static int run(struct restore *r, struct warm_error *err)
+{
+	struct warm_restore_result *result = r->result;
+	struct timespec now;
+	size_t missing = 0, fallback = 0;
+
+	/* Not later than any ctime to come, so that relatime moves it at the first read. */
+	clock_gettime(CLOCK_REALTIME_COARSE, &now);
+	r->atime_ns = warm_timespec_ns(now);
+	int rc = open_volume(r, err);
+	if (rc != 0)
+		return rc;
+	rc = choose(r, err);
+	if (rc != 0)
+		return rc;
+	count_layers(r);
+
+	scope_free bool *take = calloc(r->n_wanted + 1, sizeof(*take));
+	if (take == NULL)
+		return warm_error_nomem(err, r->n_wanted);
+	uint64_t limit = limit_bytes(r), planned = 0;
+	size_t n_take = 0;
+	for (size_t i = 0; i < r->n_wanted; i++) {
+		struct wanted *w = &r->wanted[i];
+		uint64_t bytes = size_of(w);
+		switch (presence_of(r, w)) {
+		case PRESENT:
+			result->present_files += w->group->n_files;
+			result->groups++;
+			fallback += w->fallback;
+			continue;
+		case BUSY:
+			continue;
+		case ABSENT:
+			break;
+		}
+		if (bytes > limit - planned) {
+			r->limited++;
+			missing++;
+			continue;
+		}
+		planned += bytes;
+		take[i] = true;
+		n_take++;
+	}
+	int first = 0;
+	struct warm_error first_err = { 0 };
+	if (n_take > 0 && !r->o->dry_run) {
+		int64_t start = warm_clock_ms();
+		rc = open_stage(r, err);
+		if (rc == 0)
+			rc = fetch_catalog(r, &r->own, take, err);
+		if (rc == 0 || rc == WARM_CORRUPT || rc == WARM_NOT_FOUND) {
+			if (rc != 0) {
+				first = rc;
+				first_err = err != NULL ? *err : (struct warm_error){ 0 };
+			}
+			rc = fetch_catalog(r, &r->other, take, err);
+		}
+		result->fetch_ms = warm_clock_ms() - start;
+		if (first == 0 && rc != 0) {
+			first = rc;
+			first_err = err != NULL ? *err : (struct warm_error){ 0 };
+		}
+		/* What is whole goes in, whatever stopped the rest. */
+		start = warm_clock_ms();
+		for (size_t i = 0; i < r->n_wanted; i++)
+			missing += take[i] && !r->wanted[i].fetched;
+		rc = r->stage_fd >= 0 ? clear_unfinished(r, take, err) : first;
+		if (rc == 0)
+			rc = plan_ledger(r, take, err);
+		if (rc == 0)
+			rc = move_groups(r, take, err);
+		if (rc == 0 && missing == 0)
+			rc = move_late(r, take, err);
+		for (size_t i = 0; i < r->n_wanted; i++) {
+			const struct wanted *w = &r->wanted[i];
+			if (!take[i] || !w->fetched || rc != 0)
+				continue;
+			if (is_mutable(w) && missing > 0)
+				continue;
+			result->groups++;
+			result->files += w->group->n_files;
+			result->bytes += size_of(w);
+			fallback += w->fallback;
+		}
+		if (first == 0 && rc != 0) {
+			first = rc;
+			first_err = err != NULL ? *err : (struct warm_error){ 0 };
+		}
+		if (warm_tree_remove(r->volume_fd, STAGE, NULL) != 0)
+			warm_notice(r->o->notices, "stage",
+				    "%s/" STAGE " can't be removed; the next run will",
+				    r->o->volume);
+		result->place_ms = warm_clock_ms() - start;
+	} else if (r->o->dry_run) {
+		for (size_t i = 0; i < r->n_wanted; i++)
+			if (take[i]) {
+				result->files += r->wanted[i].group->n_files;
+				result->bytes += size_of(&r->wanted[i]);
+				fallback += r->wanted[i].fallback;
+				result->groups++;
+			}
+	}
+	size_t refused = r->own.refused + r->other.refused;
+	if (first == 0 && refused > 0)
+		first = warm_error_set(&first_err, WARM_CORRUPT,
+				       "%zu layers can't be used; see the log", refused);
+	if (first == 0 && r->limited > 0)
+		first = warm_error_set(&first_err, WARM_LIMIT,
+				       "%zu groups left out at the limit of %llu bytes", r->limited,
+				       (unsigned long long)limit);
+	if (r->skipped_mount > 0)
+		say(r, "%zu groups are bound to another mount path", r->skipped_mount);
+	if (r->skipped_cpu > 0)
+		say(r, "%zu groups are for other CPUs", r->skipped_cpu);
+	if (first != 0)
+		say(r, "%s", first_err.msg);
+	if (first != 0 || missing > 0)
+		result->status = result->groups > 0 ? WARM_RESTORE_PARTIAL : WARM_RESTORE_ERROR;
+	else if (r->n_wanted == 0)
+		result->status = WARM_RESTORE_COLD;
+	else
+		result->status = fallback > 0 ? WARM_RESTORE_FALLBACK : WARM_RESTORE_WARM;
+	if (fallback == 0)
+		result->fallback_version[0] = '\0';
+	if (first != 0 && err != NULL)
+		*err = first_err;
+	return first;
+}
+
+int warm_restore_run(const struct warm_restore_options *options, const struct warm_call *call,
+		     struct warm_restore_result *ret_result, struct warm_error *err)
+{
+	struct warm_error own = { 0 };
+	struct warm_restore_result before = { 0 };
+
+	if (err == NULL)
+		err = &own;
+	for (int tries = 0;; tries++) {
+		struct restore r = {
+			.o = options,
+			.call = call,
+			.result = ret_result,
+			.volume_fd = -1,
+			.stage_fd = -1,
+		};
+		*ret_result = (struct warm_restore_result){ .status = WARM_RESTORE_ERROR };
+		int rc = run(&r, err);
+		bool listed = r.own.n_layers > 0;
+		release(&r);
+		ret_result->files += before.files;
+		ret_result->bytes += before.bytes;
+		ret_result->fetched_bytes += before.fetched_bytes;
+		/* A layer that was compacted away under us: its base is listed by now. */
+		if (rc == WARM_NOT_FOUND && listed && tries == 0) {
+			before = *ret_result;
+			continue;
+		}
+		if (rc != 0 && ret_result->reason[0] == '\0')
+			snprintf(ret_result->reason, sizeof(ret_result->reason), "%s", err->msg);
+		return rc;
+	}
+}

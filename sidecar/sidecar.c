@@ -1,0 +1,489 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * warmcache-sidecar: publish what the model's compilers leave in the volume.
+ *
+ * One event loop (signals, inotify, a timer, the worker's end) and one worker thread that does
+ * rounds of publishing, so that a store that hangs never keeps the loop from a signal. inotify
+ * says when to look; a scan says what there is. It never exits by itself: with options that
+ * can't be used it reports `disabled` and waits for SIGTERM, since a sidecar that exits takes
+ * its pod out of service.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <sys/signalfd.h>
+#include <sys/timerfd.h>
+
+#include "lib/base/hash.h"
+#include "lib/base/log.h"
+#include "lib/sync/ledger.h"
+#include "lib/sync/publish.h"
+#include "lib/sync/target.h"
+
+enum {
+	MAX_WATCHES = 8192,
+	STATUS_MS = 600 * 1000,
+	ROUND_MS = 300 * 1000, /* a round's deadline while the model runs */
+	BACKOFF_MS = 1000,
+	BACKOFF_MAX_MS = 60 * 1000,
+	REPEAT_MS = 60 * 1000, /* a failure that repeats is told this often */
+	PROBE_MS = 200,
+};
+
+static struct {
+	struct warm_target_options target;
+	const char *volume;
+	int64_t settle_ms, interval_ms, complete_after_ms;
+	uint64_t max_file_bytes, max_watches;
+} opt;
+
+static const struct warm_option options[] = {
+	WARM_TARGET_ROWS(opt.target),
+	{ "volume", "WARM_VOLUME", WARM_OPTION_STRING, &opt.volume, "/warmcache", "DIR",
+	  "Directory to publish from, mounted at the same path in the model's container." },
+	{ "settle", "WARM_SETTLE", WARM_OPTION_DURATION, &opt.settle_ms, "5s", "TIME",
+	  "An artifact is published when nothing in its group changed for this long." },
+	{ "interval", "WARM_INTERVAL", WARM_OPTION_DURATION, &opt.interval_ms, "5m", "TIME",
+	  "After the first publish, publish at most this often until SIGTERM." },
+	{ "complete-after", "WARM_COMPLETE_AFTER", WARM_OPTION_DURATION, &opt.complete_after_ms,
+	  "60s", "TIME",
+	  "At a graceful end, mark the version's cache complete when nothing new came for this "
+	  "long." },
+	{ "max-file-bytes", "WARM_MAX_FILE_BYTES", WARM_OPTION_BYTES, &opt.max_file_bytes, "2G",
+	  "SIZE", "Never publish a larger file, nor its group." },
+	{ "max-watches", NULL, WARM_OPTION_COUNT, &opt.max_watches, "8192", "N",
+	  "Directories to watch by inotify; with more the volume is scanned by the clock." },
+	WARM_PROFILE_ROW(opt.target),
+};
+
+static const struct warm_program program = {
+	.name = "warmcache-sidecar",
+	.summary = "publish new artifacts of a compile cache while the model runs",
+	.usage = "--store DIR --model NAME --version VERSION --volume DIR [OPTIONS]",
+	.details = "Runs beside the model. Publishes after the first settle time, then at most "
+		   "every --interval, and what is left at SIGTERM; then it exits 0. A second "
+		   "SIGTERM stops at once. SIGUSR1 publishes now. It never exits by itself.",
+	.options = options,
+	.n_options = sizeof(options) / sizeof(options[0]),
+};
+
+struct sidecar {
+	struct warm_target target;
+	int signal_fd, notify_fd, timer_fd, done_fd;
+	bool by_clock; /* inotify can't be relied on */
+	bool probed;
+
+	/* worker */
+	pthread_t worker;
+	bool working;
+	enum warm_publish_mode mode;
+	const char *complete;
+	struct warm_publisher *publisher;
+	atomic_size_t watches;
+	atomic_bool too_many_dirs;
+	atomic_bool cancel;
+	int status; /* of the last round */
+	struct warm_error error;
+	struct warm_publish_report report;
+
+	/* schedule, monotonic ms; 0: none */
+	int64_t next_round_ms, next_status_ms, last_publish_ms, last_new_ms;
+	int64_t backoff_ms;
+	bool changed; /* something happened since the last round began */
+	bool now;     /* SIGUSR1 */
+	bool ending, final_done;
+
+	/* totals */
+	size_t layers, groups, files, failures;
+	uint64_t bytes;
+	/* failures that repeat */
+	int64_t last_told_ms;
+	size_t untold;
+};
+
+static int64_t jitter(int64_t ms)
+{
+	uint32_t r;
+
+	warm_random(&r, sizeof(r));
+	return ms - ms / 10 + (int64_t)(r % 1000) * (ms / 5) / 1000;
+}
+
+/* ---- inotify ---- */
+
+static void watch_dir(void *arg, const char *path)
+{
+	struct sidecar *s = arg;
+	char full[2 * WARM_PATH_BYTES];
+
+	if (s->notify_fd < 0)
+		return;
+	if (atomic_load(&s->watches) >= opt.max_watches) {
+		atomic_store(&s->too_many_dirs, true);
+		return;
+	}
+	snprintf(full, sizeof(full), "%s/%s", opt.volume, path);
+	if (inotify_add_watch(s->notify_fd, full,
+			      IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO | IN_DELETE_SELF | IN_ONLYDIR |
+				      IN_DONT_FOLLOW | IN_EXCL_UNLINK) >= 0)
+		atomic_fetch_add(&s->watches, 1);
+	else if (errno != ENOENT && errno != ENOTDIR)
+		atomic_store(&s->too_many_dirs, true);
+}
+
+/* Read what inotify has; true when something happened (or was lost). */
+static bool drain_notify(struct sidecar *s)
+{
+	char data[16384] __attribute__((aligned(8)));
+	bool any = false;
+
+	for (;;) {
+		ssize_t n = read(s->notify_fd, data, sizeof(data));
+		if (n <= 0)
+			return any;
+		for (char *p = data; p < data + n;) {
+			const struct inotify_event *e = (const void *)p;
+			p += sizeof(*e) + e->len;
+			/* Our own directory changes with every ledger; IGNORED is an echo. */
+			if ((e->mask & IN_IGNORED) != 0 ||
+			    (e->len > 0 && strcmp(e->name, WARM_DIR) == 0))
+				continue;
+			if (e->len > 0 && (e->mask & IN_ISDIR) == 0 &&
+			    warm_profile_skips_file(e->name))
+				continue;
+			any = true;
+		}
+	}
+}
+
+/* Some sandboxes accept watches and never report: make a file and see. */
+static void probe_notify(struct sidecar *s)
+{
+	char dir[WARM_PATH_BYTES + 32], file[WARM_PATH_BYTES + 64];
+	struct pollfd p = { .events = POLLIN };
+
+	s->by_clock = true;
+	snprintf(dir, sizeof(dir), "%s/" WARM_DIR, opt.volume);
+	snprintf(file, sizeof(file), "%s/notify-probe", dir);
+	p.fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	if (p.fd < 0)
+		return;
+	if (inotify_add_watch(p.fd, dir, IN_CREATE) >= 0) {
+		int fd = open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+		if (fd >= 0) {
+			close(fd);
+			unlink(file);
+			s->by_clock = poll(&p, 1, PROBE_MS) <= 0;
+		}
+	}
+	close(p.fd);
+	if (s->by_clock)
+		warm_log(WARM_LOG_WARN, "inotify",
+			 "no events on this volume: scanning every %lld s",
+			 (long long)(opt.interval_ms / 1000));
+}
+
+/* ---- rounds ---- */
+
+static void *work(void *arg)
+{
+	struct sidecar *s = arg;
+	struct warm_call call = {
+		.deadline_ms = s->mode == WARM_PUBLISH_FINAL ? 0 : warm_clock_ms() + ROUND_MS,
+		.cancel = &s->cancel,
+	};
+	struct warm_publish_options o = {
+		.store = warm_target_far(&s->target),
+		.key = s->target.key,
+		.volume = opt.volume,
+		.settle_ms = opt.settle_ms,
+		.max_file_bytes = opt.max_file_bytes,
+		.roots = &s->target.roots,
+		.notices = &warm_log_notices,
+	};
+
+	s->report = (struct warm_publish_report){ 0 };
+	s->status = 0;
+	if (s->publisher == NULL)
+		s->status = warm_publisher_open(&o, &s->publisher, &s->error);
+	if (s->status == 0) {
+		if (!s->probed)
+			probe_notify(s);
+		s->probed = true;
+		atomic_store(&s->watches, 0);
+		atomic_store(&s->too_many_dirs, false);
+		s->status = warm_publisher_run(s->publisher, s->mode, s->complete, watch_dir, s,
+					       &call, &s->report, &s->error);
+	}
+	uint64_t one = 1;
+	if (write(s->done_fd, &one, sizeof(one)) < 0)
+		warm_log(WARM_LOG_ERROR, "eventfd", "%s", strerror(errno));
+	return NULL;
+}
+
+static void start_round(struct sidecar *s, enum warm_publish_mode mode)
+{
+	int64_t now = warm_clock_ms();
+
+	s->mode = mode;
+	s->complete = NULL;
+	if (mode == WARM_PUBLISH_FINAL && s->report.volume_groups > 0 &&
+	    now - s->last_new_ms >= opt.complete_after_ms)
+		s->complete = "";
+	s->changed = false;
+	s->now = false;
+	s->next_round_ms = 0;
+	s->working = pthread_create(&s->worker, NULL, work, s) == 0;
+	if (!s->working) {
+		s->status = warm_error_set(&s->error, WARM_NO_MEMORY, "can't start a thread");
+		s->next_round_ms = now + BACKOFF_MS;
+	}
+}
+
+static void log_status(struct sidecar *s, const char *state)
+{
+	char key[3 * WARM_KEY_PART_BYTES + 3];
+	int64_t now = warm_clock_ms();
+	long long ago = s->last_publish_ms == 0 ? -1 : (now - s->last_publish_ms) / 1000;
+
+	warm_log(WARM_LOG_INFO, "status",
+		 "state=%s key=%s published_layers=%zu published_groups=%zu published_files=%zu "
+		 "published_bytes=%llu failures=%zu volume_groups=%zu waiting=%zu torn=%zu "
+		 "withheld=%zu used=%zu inert=%zu complete=%s watches=%zu last_publish_s=%lld",
+		 state, warm_key_text(&s->target.key, key), s->layers, s->groups, s->files,
+		 (unsigned long long)s->bytes, s->failures, s->report.volume_groups,
+		 s->report.waiting, s->report.torn, s->report.withheld, s->report.used,
+		 s->report.inert, s->report.complete ? "true" : "false",
+		 (size_t)atomic_load(&s->watches), ago);
+	s->next_status_ms = now + STATUS_MS;
+}
+
+static void tell_failure(struct sidecar *s)
+{
+	int64_t now = warm_clock_ms();
+
+	s->failures++;
+	if (s->last_told_ms != 0 && now - s->last_told_ms < REPEAT_MS) {
+		s->untold++;
+		return;
+	}
+	warm_log(WARM_LOG_WARN, "publish-failed", "%s: %s (%zu more since the last of these lines)",
+		 warm_status_name(s->status), s->error.msg, s->untold);
+	s->untold = 0;
+	s->last_told_ms = now;
+}
+
+static void end_round(struct sidecar *s)
+{
+	const struct warm_publish_report *r = &s->report;
+	uint64_t count;
+	int64_t now = warm_clock_ms();
+
+	if (read(s->done_fd, &count, sizeof(count)) < 0)
+		return;
+	pthread_join(s->worker, NULL);
+	s->working = false;
+	s->layers += r->layers;
+	s->groups += r->groups;
+	s->files += r->files;
+	s->bytes += r->bytes;
+	if (r->groups > 0 || r->waiting > 0)
+		s->last_new_ms = now;
+	if (r->layers > 0) {
+		s->last_publish_ms = now;
+		warm_log(WARM_LOG_INFO, "published",
+			 "%zu groups, %zu files, %.1f MiB as %zu layers of %.1f MiB; scan %lld ms, "
+			 "pack %lld ms, put %lld ms; %zu waiting, %zu torn%s",
+			 r->groups, r->files, (double)r->raw_bytes / 1048576, r->layers,
+			 (double)r->bytes / 1048576, (long long)r->scan_ms, (long long)r->pack_ms,
+			 (long long)r->put_ms, r->waiting, r->torn,
+			 r->complete ? "; the version is complete" : "");
+		log_status(s, s->mode == WARM_PUBLISH_FINAL ? "ending" : "running");
+	}
+	if (s->status != 0) {
+		tell_failure(s);
+		s->backoff_ms = s->backoff_ms == 0 ? BACKOFF_MS : 2 * s->backoff_ms;
+		if (s->backoff_ms > BACKOFF_MAX_MS)
+			s->backoff_ms = BACKOFF_MAX_MS;
+		s->next_round_ms = now + jitter(s->backoff_ms);
+		s->changed = true;
+		/* The volume may have come back as another directory. */
+		warm_publisher_free(s->publisher);
+		s->publisher = NULL;
+	} else {
+		s->backoff_ms = 0;
+	}
+	if (s->mode == WARM_PUBLISH_FINAL)
+		s->final_done = true;
+}
+
+/* When to look next. The first publish comes as soon as something has settled; after that the
+ * interval counts. */
+static void schedule(struct sidecar *s)
+{
+	int64_t now = warm_clock_ms();
+
+	if (s->working || s->next_round_ms != 0)
+		return;
+	bool clock = s->by_clock || atomic_load(&s->too_many_dirs);
+	if (!s->changed && s->report.waiting == 0 && s->report.torn == 0 && !clock)
+		return;
+	int64_t due;
+	if (s->last_publish_ms == 0)
+		due = now + (opt.settle_ms > 0 ? opt.settle_ms : 100);
+	else
+		due = s->last_publish_ms + jitter(opt.interval_ms);
+	/* Something that doesn't settle is looked at again, not all the time. */
+	if (!s->changed && s->last_publish_ms != 0 && due < now + opt.interval_ms / 2)
+		due = now + jitter(opt.interval_ms);
+	s->next_round_ms = due > now ? due : now;
+}
+
+static void arm_timer(const struct sidecar *s)
+{
+	int64_t at = s->next_status_ms;
+
+	if (s->next_round_ms != 0 && !s->working && s->next_round_ms < at)
+		at = s->next_round_ms;
+	int64_t left = at - warm_clock_ms();
+	if (left < 1)
+		left = 1;
+	struct itimerspec t = { .it_value = { left / 1000, left % 1000 * 1000000 } };
+	timerfd_settime(s->timer_fd, 0, &t, NULL);
+}
+
+/* ---- signals ---- */
+
+static void take_signals(struct sidecar *s)
+{
+	struct signalfd_siginfo info;
+
+	while (read(s->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		if (info.ssi_signo == SIGUSR1) {
+			s->now = true;
+			continue;
+		}
+		if (s->ending) {
+			warm_log(WARM_LOG_WARN, "stopped", "told twice: stopping at once");
+			_exit(1);
+		}
+		s->ending = true;
+		warm_log(WARM_LOG_INFO, "ending", "publishing what is left");
+	}
+}
+
+static int idle_until_signal(int signal_fd)
+{
+	struct signalfd_siginfo info;
+
+	for (;;) {
+		ssize_t n = read(signal_fd, &info, sizeof(info));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n != (ssize_t)sizeof(info) || info.ssi_signo != SIGUSR1)
+			return 0;
+	}
+}
+
+static int run(struct sidecar *s)
+{
+	s->next_round_ms = warm_clock_ms() + (opt.settle_ms > 0 ? opt.settle_ms : 100);
+	s->last_new_ms = warm_clock_ms();
+	/* The first scan sets the watches: now, so that nothing is missed from here on. */
+	start_round(s, WARM_PUBLISH_ROUND);
+	log_status(s, "started");
+	for (;;) {
+		struct pollfd fds[] = {
+			{ .fd = s->signal_fd, .events = POLLIN },
+			{ .fd = s->done_fd, .events = POLLIN },
+			{ .fd = s->timer_fd, .events = POLLIN },
+			{ .fd = s->notify_fd, .events = POLLIN },
+		};
+		arm_timer(s);
+		if (poll(fds, 4, -1) < 0 && errno != EINTR) {
+			warm_log(WARM_LOG_ERROR, "poll", "%s", strerror(errno));
+			return idle_until_signal(s->signal_fd);
+		}
+		uint64_t ticks;
+		if (fds[2].revents != 0 && read(s->timer_fd, &ticks, sizeof(ticks)) < 0 &&
+		    errno != EAGAIN)
+			warm_log(WARM_LOG_ERROR, "timer", "%s", strerror(errno));
+		if (fds[0].revents != 0)
+			take_signals(s);
+		if (fds[1].revents != 0)
+			end_round(s);
+		if (s->notify_fd >= 0 && fds[3].revents != 0 && drain_notify(s))
+			s->changed = true;
+		if (s->ending && !s->working) {
+			if (s->final_done && s->status == 0)
+				break;
+			/* A store that fails now may answer before we are killed. */
+			if (!s->final_done || warm_clock_ms() >= s->next_round_ms)
+				start_round(s, WARM_PUBLISH_FINAL);
+			continue;
+		}
+		if (s->working)
+			continue;
+		schedule(s);
+		int64_t now = warm_clock_ms();
+		if (s->now || (s->next_round_ms != 0 && now >= s->next_round_ms))
+			start_round(s, WARM_PUBLISH_ROUND);
+		if (now >= s->next_status_ms)
+			log_status(s, "running");
+	}
+	log_status(s, "ended");
+	return 0;
+}
+
+static void disable(const struct warm_error *err)
+{
+	warm_log(WARM_LOG_ERROR, "disabled", "%s; nothing will be published until a restart",
+		 err->msg);
+	warm_log(WARM_LOG_INFO, "status", "state=disabled reason=%s", err->msg);
+}
+
+int main(int argc, char **argv)
+{
+	static struct sidecar s;
+	struct warm_error err = { 0 };
+	enum warm_options_result parsed;
+	sigset_t set;
+
+	warm_process_setup();
+	warm_log_setup(program.name, false, WARM_LOG_INFO);
+	/* First of all, so that a SIGTERM that comes early is not lost. */
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	int rc = warm_options_parse(&program, argc, argv, &parsed, NULL, &err);
+	if (parsed == WARM_OPTIONS_DONE)
+		return 0;
+	int blocking_fd = signalfd(-1, &set, SFD_CLOEXEC);
+	if (rc == 0)
+		rc = warm_target_init(&s.target, &opt.target, &err);
+	if (rc == 0 && s.target.disabled)
+		rc = warm_error_set(&err, WARM_INVALID, "no model is given");
+	s.signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	s.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+	s.done_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	s.notify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	if (rc == 0 && (s.signal_fd < 0 || s.timer_fd < 0 || s.done_fd < 0))
+		rc = warm_error_errno(&err, errno, "event loop");
+	if (rc != 0) {
+		disable(&err);
+		return idle_until_signal(blocking_fd);
+	}
+	close(blocking_fd);
+	rc = run(&s);
+	warm_publisher_free(s.publisher);
+	warm_target_release(&s.target);
+	return rc;
+}
