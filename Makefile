@@ -31,8 +31,7 @@ COMPILER := $(BASE) $(KERNEL) $(call objects,compiler)
 HELPER := $(BASE) $(KERNEL) $(call objects,compiler/helper) $(B)/obj/compiler/wire.o
 
 PROGRAMS := $(addprefix $(B)/bin/,warmcache warmcache-init warmcache-sidecar warmcache-nvrtc)
-LIBRARIES := $(addprefix $(B)/lib/,libwarmcache-compiler.a libwarmcache-compiler.so \
-	pkgconfig/warmcache-compiler.pc)
+LIBRARIES := $(addprefix $(B)/lib/,libwarmcache-compiler.a libwarmcache-compiler.so)
 UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,$(B)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
 EXAMPLES := $(patsubst compiler/examples/%.c,$(B)/examples/%,$(wildcard compiler/examples/*.c))
@@ -69,9 +68,6 @@ $(B)/lib/libwarmcache-compiler.a: $(COMPILER)
 	$(Q)$(LD) -r $^ -o $(B)/obj/warmcache-compiler.o
 	$(Q)objcopy --localize-hidden $(B)/obj/warmcache-compiler.o
 	$(Q)rm -f $@ && $(AR) rcs $@ $(B)/obj/warmcache-compiler.o
-$(B)/lib/pkgconfig/warmcache-compiler.pc: compiler/warmcache-compiler.pc.in VERSION Makefile
-	@mkdir -p $(@D)
-	$(Q)sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' $< > $@
 
 $(B)/examples/%: compiler/examples/%.c $(B)/lib/libwarmcache-compiler.so $(B)/bin/warmcache-nvrtc
 	$(link)
@@ -117,7 +113,7 @@ bench: setup
 $(B)/bench/%: $(B)/obj/bench/%.o $(SYNC) $(filter-out $(BASE) $(KERNEL),$(COMPILER))
 	$(link)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(SYNC_LIBS) -ldl
-# Longer runs under clang's libFuzzer: make fuzz [SECONDS=60] [TARGET=fuzz_index]
+# Longer runs under clang's libFuzzer: make fuzz [FUZZ_SECONDS=60] [TARGET=fuzz_index]
 fuzz:
 	$(Q)scripts/fuzz
 
@@ -146,7 +142,8 @@ install: all $(MAN_PAGES)
 	install -m 644 $(B)/lib/libwarmcache-compiler.a $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(B)/lib/libwarmcache-compiler.so $(DESTDIR)$(PREFIX)/lib/libwarmcache-compiler.so.0
 	ln -sf libwarmcache-compiler.so.0 $(DESTDIR)$(PREFIX)/lib/libwarmcache-compiler.so
-	install -m 644 $(B)/lib/pkgconfig/warmcache-compiler.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' compiler/warmcache-compiler.pc.in \
+		> $(DESTDIR)$(PREFIX)/lib/pkgconfig/warmcache-compiler.pc
 	install -m 644 compiler/include/warmcache/compiler.h $(DESTDIR)$(PREFIX)/include/warmcache
 	install -m 644 $(MAN_PAGES) $(DESTDIR)$(PREFIX)/share/man/man1
 clean:

@@ -371,7 +371,7 @@ int warm_options_parse(const struct warm_program *program, int argc, char **argv
 	optind = 0;
 	opterr = 0;
 	int c, index;
-	while ((c = getopt_long(argc, argv, "+:", longs, &index)) != -1) {
+	while ((c = getopt_long(argc, argv, ":", longs, &index)) != -1) {
 		if (c == 0)
 			continue;
 		if (c == ':' || c == '?') {
