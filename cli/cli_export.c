@@ -36,8 +36,10 @@ static int set_format(struct archive *a, const char *path, struct warm_error *er
 		int (*format)(struct archive *);
 		int (*filter)(struct archive *);
 	} formats[] = {
-		{ ".tar.zst", archive_write_set_format_pax_restricted, archive_write_add_filter_zstd },
-		{ ".tar.gz", archive_write_set_format_pax_restricted, archive_write_add_filter_gzip },
+		{ ".tar.zst", archive_write_set_format_pax_restricted,
+		  archive_write_add_filter_zstd },
+		{ ".tar.gz", archive_write_set_format_pax_restricted,
+		  archive_write_add_filter_gzip },
 		{ ".tgz", archive_write_set_format_pax_restricted, archive_write_add_filter_gzip },
 		{ ".tar", archive_write_set_format_pax_restricted, archive_write_add_filter_none },
 		{ ".zip", archive_write_set_format_zip, archive_write_add_filter_none },

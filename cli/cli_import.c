@@ -88,7 +88,8 @@ static int extract_entry(struct extraction *x, struct archive_entry *e, struct w
 	if (rc == 0) {
 		struct timespec times[2] = {
 			{ .tv_nsec = UTIME_OMIT },
-			{ .tv_sec = archive_entry_mtime(e), .tv_nsec = archive_entry_mtime_nsec(e) },
+			{ .tv_sec = archive_entry_mtime(e),
+			  .tv_nsec = archive_entry_mtime_nsec(e) },
 		};
 		if (futimens(fd, times) != 0)
 			rc = warm_error_errno(err, errno, "set times");
@@ -108,11 +109,11 @@ static int extract(struct extraction *x, const char *path, struct warm_error *er
 	archive_read_support_filter_all(x->archive);
 	archive_read_support_format_all(x->archive);
 	if (archive_read_open_filename(x->archive, path, 1 << 20) != ARCHIVE_OK)
-		return warm_error_set(err,
-				      archive_errno(x->archive) == ENOENT ? WARM_NOT_FOUND :
-									    WARM_CORRUPT,
-				      "%s", archive_error_string(x->archive));
-	while ((rc = archive_read_next_header(x->archive, &e)) == ARCHIVE_OK || rc == ARCHIVE_WARN) {
+		return warm_error_set(
+			err, archive_errno(x->archive) == ENOENT ? WARM_NOT_FOUND : WARM_CORRUPT,
+			"%s", archive_error_string(x->archive));
+	while ((rc = archive_read_next_header(x->archive, &e)) == ARCHIVE_OK ||
+	       rc == ARCHIVE_WARN) {
 		int failed = extract_entry(x, e, err);
 		if (failed != 0)
 			return failed;
@@ -146,7 +147,8 @@ static int import(struct cli *cli, const char *path, struct warm_error *err)
 		close(x.dir_fd);
 	if (rc == 0 && cli->options->mount == NULL)
 		warm_log(WARM_LOG_WARN, "mount",
-			 "without --mount PATH, Triton's entries are skipped by every restore: they hold "
+			 "without --mount PATH, Triton's entries are skipped by every restore: "
+			 "they hold "
 			 "the path of the volume");
 	if (rc == 0)
 		rc = cli_publish_dir(cli, dir, path, err);

@@ -88,10 +88,10 @@ static int verify_tar(struct cli *cli, const struct warm_layer *layer, struct wa
 	else if (archive_read_support_filter_zstd(a) != ARCHIVE_OK ||
 		 archive_read_support_format_tar(a) != ARCHIVE_OK ||
 		 archive_read_open(a, &s, NULL, next_chunk, NULL) != ARCHIVE_OK)
-		rc = s.err.status != WARM_OK ?
-			     warm_error_set(err, s.err.status, "%s", s.err.msg) :
-			     warm_error_set(err, WARM_CORRUPT, "the tar can't be read: %s",
-					    archive_error_string(a));
+		rc = s.err.status != WARM_OK
+			     ? warm_error_set(err, s.err.status, "%s", s.err.msg)
+			     : warm_error_set(err, WARM_CORRUPT, "the tar can't be read: %s",
+					      archive_error_string(a));
 	else
 		rc = compare_tar(a, layer->index, err);
 	archive_read_free(a);
@@ -145,9 +145,9 @@ static int verify(struct cli *cli, const char *argument, struct warm_error *err)
 			break;
 		bad_layers += why.status != WARM_OK;
 		if (cli->options->json)
-			json_array_append_new(list, json_pack("{s:s,s:b,s:s}", "object", l->object,
-							      "ok", why.status == WARM_OK, "reason",
-							      why.msg));
+			json_array_append_new(list,
+					      json_pack("{s:s,s:b,s:s}", "object", l->object, "ok",
+							why.status == WARM_OK, "reason", why.msg));
 		else
 			printf("%s %s%s%s\n", why.status == WARM_OK ? "ok " : "BAD", l->object,
 			       why.msg[0] != '\0' ? ": " : "", why.msg);

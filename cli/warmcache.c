@@ -156,11 +156,11 @@ int cli_publish_dir(struct cli *cli, const char *dir, const char *what, struct w
 		return rc;
 	if (cli->options->json) {
 		cli_print_json(json_pack(
-			"{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "layers", (json_int_t)r.layers, "groups",
-			(json_int_t)r.groups, "files", (json_int_t)r.files, "raw_bytes",
+			"{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "layers", (json_int_t)r.layers,
+			"groups", (json_int_t)r.groups, "files", (json_int_t)r.files, "raw_bytes",
 			(json_int_t)r.raw_bytes, "bytes", (json_int_t)r.bytes, "present",
 			(json_int_t)r.present, "torn", (json_int_t)r.torn, "withheld",
-			(json_int_t)(r.withheld + r.waiting)));
+			(json_int_t)r.withheld + (json_int_t)r.waiting));
 		return 0;
 	}
 	printf("%s: %zu groups, %zu files, %s published as %zu layers of %s\n", what, r.groups,
@@ -181,8 +181,8 @@ int cli_restore_dir(struct cli *cli, const char *dir, const char *mount,
 		.key = cli->target.key,
 		.volume = dir,
 		.mount = mount,
-		.fallback = strcmp(cli->options->fallback, "latest") == 0 ? WARM_FALLBACK_LATEST :
-									    WARM_FALLBACK_NONE,
+		.fallback = strcmp(cli->options->fallback, "latest") == 0 ? WARM_FALLBACK_LATEST
+									  : WARM_FALLBACK_NONE,
 		.jobs = (unsigned)cli->options->jobs,
 		.roots = &cli->target.roots,
 		.notices = &warm_log_notices,
@@ -223,8 +223,8 @@ static int run(const struct cli_command *command, const char *argument, struct w
 
 	cli.call.cancel = &interrupted;
 	if (strcmp(opt.fallback, "none") != 0 && strcmp(opt.fallback, "latest") != 0)
-		return warm_error_set(err, WARM_INVALID, "--fallback: '%.64s' is none of latest|none",
-				      opt.fallback);
+		return warm_error_set(err, WARM_INVALID,
+				      "--fallback: '%.64s' is none of latest|none", opt.fallback);
 	if (command->needs_key && opt.target.model[0] == '\0')
 		return warm_error_set(err, WARM_INVALID, "--model is missing");
 	if (opt.target.stores.n == 0)
@@ -244,7 +244,8 @@ int main(int argc, char **argv)
 	struct warm_program program = {
 		.name = "warmcache",
 		.summary = "look into compile caches in a store, and move them",
-		.usage = "SUBCOMMAND [ARGUMENT] --store DIR --model NAME --version VERSION [OPTIONS]",
+		.usage = "SUBCOMMAND [ARGUMENT] --store DIR --model NAME --version VERSION "
+			 "[OPTIONS]",
 		.details = details,
 		.options = options,
 		.n_options = sizeof(options) / sizeof(options[0]),

@@ -105,13 +105,14 @@ static void open_cache(struct warm_compiler *c, const char *dir)
 	if (dir == NULL)
 		dir = getenv("WARM_CACHE_DIR");
 	if (dir == NULL || dir[0] == '\0') {
-		snprintf(c->no_cache_reason, sizeof(c->no_cache_reason), "no cache directory is set");
+		snprintf(c->no_cache_reason, sizeof(c->no_cache_reason),
+			 "no cache directory is set");
 		return;
 	}
 	c->cache_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (c->cache_fd < 0)
-		snprintf(c->no_cache_reason, sizeof(c->no_cache_reason), "cache directory %.180s: %s",
-			 dir, strerror(errno));
+		snprintf(c->no_cache_reason, sizeof(c->no_cache_reason),
+			 "cache directory %.180s: %s", dir, strerror(errno));
 }
 
 int warm_compiler_open(const struct warm_compiler_options *options,
@@ -283,8 +284,8 @@ static void find_directories(const struct warm_compile_program *program, struct 
 /* ---- hits ---- */
 
 /* Read one entry; NULL when it isn't there, isn't whole, or is another program's. */
-static struct warm_compile_result *read_entry(struct warm_compiler *c, int dir_fd,
-					      const char *path, struct warm_hash128 fingerprint,
+static struct warm_compile_result *read_entry(struct warm_compiler *c, int dir_fd, const char *path,
+					      struct warm_hash128 fingerprint,
 					      const struct warm_kernel_inputs *in)
 {
 	struct stat st;
@@ -390,8 +391,8 @@ static int store_entry(struct warm_compiler *c, const struct warm_kernel_entry *
 	uint64_t random;
 
 	if (entry->n_deps > 0) {
-		struct warm_hash128 deps =
-			warm_kernel_deps_digest(entry->deps, entry->n_deps, hasher);
+		struct warm_hash128 deps = warm_kernel_deps_digest(entry->deps, entry->n_deps,
+								   hasher);
 		warm_kernel_entry_path(entry->fingerprint, &deps, path);
 	} else {
 		warm_kernel_entry_path(entry->fingerprint, NULL, path);
@@ -440,8 +441,8 @@ static int ask_helper(struct warm_compiler *c, const struct warm_compile_program
 
 	if (c->helper[0] == '\0')
 		return fail(error, WARM_COMPILER_HELPER, "%s", c->helper_missing);
-	scope_free struct warm_wire_header *headers =
-		calloc(program->n_headers + 1, sizeof(*headers));
+	scope_free struct warm_wire_header *headers = calloc(program->n_headers + 1,
+							     sizeof(*headers));
 	if (headers == NULL)
 		return fail(error, WARM_COMPILER_NO_MEMORY, "out of memory");
 	for (size_t i = 0; i < program->n_headers; i++) {
@@ -560,9 +561,9 @@ int warm_compiler_compile(struct warm_compiler *c, const struct warm_compile_pro
 
 	if (c == NULL || program == NULL || ret_result == NULL)
 		return fail(error, WARM_COMPILER_INVALID, "%s is NULL",
-			    c == NULL	    ? "compiler" :
-			    program == NULL ? "program" :
-					      "ret_result");
+			    c == NULL	      ? "compiler"
+			    : program == NULL ? "program"
+					      : "ret_result");
 	const char *wrong = check_program(program);
 	if (wrong != NULL)
 		return fail(error, WARM_COMPILER_INVALID, "%s", wrong);
@@ -626,18 +627,17 @@ static int compile_one(void *arg, size_t i, struct warm_error *err)
 	return 0; /* one that fails doesn't stop the others */
 }
 
-int warm_compiler_compile_many(struct warm_compiler *compiler,
-			       const struct warm_compile_program *programs, size_t n,
-			       struct warm_compile_result **ret_results,
-			       struct warm_compiler_error *errors,
-			       void (*done)(void *arg, size_t index,
-					    const struct warm_compile_result *result),
-			       void *arg)
+int warm_compiler_compile_many(
+	struct warm_compiler *compiler, const struct warm_compile_program *programs, size_t n,
+	struct warm_compile_result **ret_results, struct warm_compiler_error *errors,
+	void (*done)(void *arg, size_t index, const struct warm_compile_result *result), void *arg)
 {
-	struct batch b = { compiler, programs, ret_results, errors, done, arg,
-			   PTHREAD_MUTEX_INITIALIZER };
+	struct batch b = {
+		compiler, programs, ret_results, errors, done, arg, PTHREAD_MUTEX_INITIALIZER
+	};
 
-	if (compiler == NULL || (n > 0 && (programs == NULL || ret_results == NULL || errors == NULL)))
+	if (compiler == NULL ||
+	    (n > 0 && (programs == NULL || ret_results == NULL || errors == NULL)))
 		return WARM_COMPILER_INVALID;
 	for (size_t i = 0; i < n; i++) {
 		ret_results[i] = NULL;

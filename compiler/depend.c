@@ -120,7 +120,8 @@ static bool holds_file(struct warm_depend *d, const struct warm_kernel_dep *dep,
 
 	bool known = recall(d, path, &k);
 	if (!known || !k.sealed) {
-		if (stat(path, &st) != 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != dep->size)
+		if (stat(path, &st) != 0 || !S_ISREG(st.st_mode) ||
+		    (uint64_t)st.st_size != dep->size)
 			return false;
 		known = known && k.dev == st.st_dev && k.ino == st.st_ino &&
 			k.size == (uint64_t)st.st_size &&
@@ -131,7 +132,8 @@ static bool holds_file(struct warm_depend *d, const struct warm_kernel_dep *dep,
 		/* The state before the read: a change during it shows at the next look. */
 		scope_free char *data = NULL;
 		size_t bytes = 0;
-		if (warm_file_load(AT_FDCWD, path, WARM_KERNEL_ENTRY_BYTES, &data, &bytes, NULL) != 0)
+		if (warm_file_load(AT_FDCWD, path, WARM_KERNEL_ENTRY_BYTES, &data, &bytes, NULL) !=
+		    0)
 			return false;
 		k = (struct known){
 			.dev = st.st_dev,

@@ -49,7 +49,8 @@ static int find_build_id(int fd, uint64_t size, char ret_identity[72])
 		const uint8_t *id = warm_reader_take(&r, bytes);
 		if (type != NT_GNU_BUILD_ID || id == NULL || bytes < 4 || bytes > 32)
 			return WARM_NOT_FOUND;
-		memcpy(ret_identity, "b:", 2);
+		ret_identity[0] = 'b';
+		ret_identity[1] = ':';
 		warm_hex(id, bytes, ret_identity + 2);
 		return 0;
 	}
@@ -73,7 +74,8 @@ int warm_elf_identity(const char *path, char ret_identity[72], struct warm_error
 	rc = warm_file_load(AT_FDCWD, path, LIBRARY_BYTES, &data, &bytes, err);
 	if (rc != 0)
 		return rc;
-	memcpy(ret_identity, "h:", 2);
+	ret_identity[0] = 'h';
+	ret_identity[1] = ':';
 	warm_hash128_hex(warm_hash128(data, bytes), ret_identity + 2);
 	return 0;
 }
@@ -95,8 +97,8 @@ static int find_builtins(struct warm_nvrtc *n, struct warm_error *err)
 		 (int)(slash - n->library), n->library);
 	version = version != NULL ? version + 4 : "";
 	if (glob(pattern, 0, NULL, &g) != 0)
-		return warm_error_set(err, WARM_NOT_FOUND,
-				      "libnvrtc-builtins is missing beside %s", n->library);
+		return warm_error_set(err, WARM_NOT_FOUND, "libnvrtc-builtins is missing beside %s",
+				      n->library);
 	for (size_t i = 0; i < g.gl_pathc; i++) {
 		if (realpath(g.gl_pathv[i], real) == NULL || strstr(real, ".alt.") != NULL)
 			continue;
@@ -112,13 +114,14 @@ static int find_builtins(struct warm_nvrtc *n, struct warm_error *err)
 	}
 	globfree(&g);
 	if (first[0] == '\0')
-		return warm_error_set(err, WARM_NOT_FOUND,
-				      "libnvrtc-builtins is missing beside %s", n->library);
-	if (different > 1 && !matched)
-		return warm_error_set(err, WARM_NOT_FOUND,
-				      "several versions of libnvrtc-builtins beside %s, none of them "
-				      "known to be its own",
+		return warm_error_set(err, WARM_NOT_FOUND, "libnvrtc-builtins is missing beside %s",
 				      n->library);
+	if (different > 1 && !matched)
+		return warm_error_set(
+			err, WARM_NOT_FOUND,
+			"several versions of libnvrtc-builtins beside %s, none of them "
+			"known to be its own",
+			n->library);
 	snprintf(n->builtins, sizeof(n->builtins), "%s", first);
 	return 0;
 }
@@ -226,15 +229,18 @@ static void try_environment(struct search *s, const char *variable)
 
 int warm_nvrtc_find(const char *library, struct warm_nvrtc *ret_nvrtc, struct warm_error *err)
 {
-	static const char *const places[] = { "/usr/local/cuda/lib64",
+	static const char *const places[] = {
+		"/usr/local/cuda/lib64",
 #if defined(__aarch64__)
-					      "/usr/local/cuda/targets/sbsa-linux/lib",
-					      "/usr/lib/aarch64-linux-gnu",
+		"/usr/local/cuda/targets/sbsa-linux/lib",
+		"/usr/lib/aarch64-linux-gnu",
 #else
-					      "/usr/local/cuda/targets/x86_64-linux/lib",
-					      "/usr/lib/x86_64-linux-gnu",
+		"/usr/local/cuda/targets/x86_64-linux/lib",
+		"/usr/lib/x86_64-linux-gnu",
 #endif
-					      "/usr/lib64", "/usr/lib" };
+		"/usr/lib64",
+		"/usr/lib"
+	};
 	struct search s = { .found = ret_nvrtc };
 
 	if (library == NULL || library[0] == '\0')

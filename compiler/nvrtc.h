@@ -11,7 +11,7 @@
 #include "lib/base/file.h"
 
 struct warm_nvrtc {
-	char library[WARM_PATH_BYTES];	/* real paths */
+	char library[WARM_PATH_BYTES]; /* real paths */
 	char builtins[WARM_PATH_BYTES];
 	char identity[160]; /* of both: build ids, or hashes of the files */
 };

@@ -18,9 +18,15 @@
 #define HELPER_NAME "warmcache-nvrtc"
 
 const char *const warm_nvrtc_environment[] = {
-	"NVRTC_APPEND_FLAGS", "NVRTC_PREPEND_FLAGS", "NVRTCWIZ",
-	"NV_NVVM_VERSION",    "NVRTC_DISABLE_PCH",   "EDG_BASE",
-	"EDG_MODULES_PATH",   "LLVM_OVERRIDE_PRODUCER", "FINALIZER_USE_LEGACY_ELF_BUILDER",
+	"NVRTC_APPEND_FLAGS",
+	"NVRTC_PREPEND_FLAGS",
+	"NVRTCWIZ",
+	"NV_NVVM_VERSION",
+	"NVRTC_DISABLE_PCH",
+	"EDG_BASE",
+	"EDG_MODULES_PATH",
+	"LLVM_OVERRIDE_PRODUCER",
+	"FINALIZER_USE_LEGACY_ELF_BUILDER",
 	NULL,
 };
 
@@ -65,8 +71,9 @@ int warm_helper_find(const char *given, char *ret_path, size_t bytes, struct war
 			return 0;
 	}
 	return warm_error_set(err, WARM_NOT_FOUND,
-			      HELPER_NAME " is neither in %.80s nor in ../bin from it, nor in %.80s; "
-					  "set WARM_NVRTC_HELPER",
+			      HELPER_NAME
+			      " is neither in %.80s nor in ../bin from it, nor in %.80s; "
+			      "set WARM_NVRTC_HELPER",
 			      own, exe);
 }
 

@@ -38,7 +38,7 @@ enum warm_wire_outcome {
 struct warm_wire_response {
 	enum warm_wire_outcome outcome;
 	int nvrtc_result;
-	struct warm_kernel_text message; /* for all but COMPILED */
+	struct warm_kernel_text message;     /* for all but COMPILED */
 	struct warm_kernel_text uncacheable; /* why the result must not be stored; "": it may */
 	struct warm_kernel_text log;
 	struct warm_kernel_text outputs[WARM_KERNEL_OUTPUTS];

@@ -142,10 +142,8 @@ static void write_result(const char *status, const struct warm_key *key,
 		json_object_set_new(o, "layers", json_integer((json_int_t)r->layers));
 		json_object_set_new(o, "files", json_integer((json_int_t)r->files));
 		json_object_set_new(o, "bytes", json_integer((json_int_t)r->bytes));
-		json_object_set_new(o, "present_files",
-				    json_integer((json_int_t)r->present_files));
-		json_object_set_new(o, "fetched_bytes",
-				    json_integer((json_int_t)r->fetched_bytes));
+		json_object_set_new(o, "present_files", json_integer((json_int_t)r->present_files));
+		json_object_set_new(o, "fetched_bytes", json_integer((json_int_t)r->fetched_bytes));
 		json_object_set_new(o, "duration_ms", json_integer(duration));
 		json_object_set_new(phases, "list", json_integer(r->list_ms));
 		json_object_set_new(phases, "index", json_integer(r->index_ms));
@@ -172,15 +170,15 @@ static void write_result(const char *status, const struct warm_key *key,
 		if (room <= 32)
 			shorten(key_text, 256);
 	}
-	warm_log(strcmp(status, "error") == 0 || strcmp(status, "partial") == 0 ? WARM_LOG_WARN :
-										   WARM_LOG_INFO,
+	warm_log(strcmp(status, "error") == 0 || strcmp(status, "partial") == 0 ? WARM_LOG_WARN
+										: WARM_LOG_INFO,
 		 "restored",
 		 "%s: %zu files, %.1f MiB from %zu layers in %lld ms (%.1f MiB fetched, %zu files "
 		 "were there)%s%s%s%s",
 		 status, r->files, (double)r->bytes / 1048576, r->layers, (long long)duration,
 		 (double)r->fetched_bytes / 1048576, r->present_files,
-		 r->fallback_version[0] != '\0' ? ", fallback to version " : "", r->fallback_version,
-		 reason_text[0] != '\0' ? ": " : "", reason_text);
+		 r->fallback_version[0] != '\0' ? ", fallback to version " : "",
+		 r->fallback_version, reason_text[0] != '\0' ? ": " : "", reason_text);
 	pthread_mutex_unlock(&result_lock);
 }
 
@@ -230,7 +228,8 @@ static int check(const struct warm_target *target, const struct warm_call *call,
 
 	warm_key_prefix(&target->key, prefix);
 	for (size_t i = 0; i < target->n_stores; i++) {
-		int rc = warm_store_list(target->stores[i], prefix, check_store, &n, NULL, call, err);
+		int rc = warm_store_list(target->stores[i], prefix, check_store, &n, NULL, call,
+					 err);
 		if (rc != 0)
 			return rc;
 	}

@@ -130,8 +130,8 @@ static void watch_dir(void *arg, const char *path)
 	}
 	snprintf(full, sizeof(full), "%s/%s", opt.volume, path);
 	if (inotify_add_watch(s->notify_fd, full,
-			      IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO | IN_DELETE_SELF | IN_ONLYDIR |
-				      IN_DONT_FOLLOW | IN_EXCL_UNLINK) >= 0)
+			      IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO | IN_DELETE_SELF |
+				      IN_ONLYDIR | IN_DONT_FOLLOW | IN_EXCL_UNLINK) >= 0)
 		atomic_fetch_add(&s->watches, 1);
 	else if (errno != ENOENT && errno != ENOTDIR)
 		atomic_store(&s->too_many_dirs, true);

@@ -16,12 +16,13 @@
 
 #include "warmcache/compiler.h"
 
-static const char saxpy[] = "extern \"C\" __global__ void saxpy(float a, const float *x, float *y, int n)\n"
-			    "{\n"
-			    "	int i = blockIdx.x * blockDim.x + threadIdx.x;\n"
-			    "	if (i < n)\n"
-			    "		y[i] = a * x[i] + y[i];\n"
-			    "}\n";
+static const char saxpy[] =
+	"extern \"C\" __global__ void saxpy(float a, const float *x, float *y, int n)\n"
+	"{\n"
+	"	int i = blockIdx.x * blockDim.x + threadIdx.x;\n"
+	"	if (i < n)\n"
+	"		y[i] = a * x[i] + y[i];\n"
+	"}\n";
 
 static const char half_sum[] =
 	"#include <cuda_fp16.h>\n"
@@ -32,7 +33,8 @@ static const char half_sum[] =
 	"{\n"
 	"	auto warp = cg::tiled_partition<32>(cg::this_thread_block());\n"
 	"	float v = 0.0f;\n"
-	"	for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x)\n"
+	"	for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * "
+	"blockDim.x)\n"
 	"		v += __half2float(x[i]);\n"
 	"	v = cg::reduce(warp, v, cg::plus<float>());\n"
 	"	if (warp.thread_rank() == 0)\n"
@@ -92,12 +94,22 @@ int main(int argc, char **argv)
 	const char *const flags[] = { "-arch=sm_90", "-std=c++17", include, cccl };
 	const char *const expressions[] = { "block_sum<256>" };
 	const struct warm_compile_program programs[] = {
-		{ .source = saxpy, .source_bytes = strlen(saxpy), .name = "saxpy.cu",
-		  .options = flags, .n_options = 1 },
-		{ .source = half_sum, .source_bytes = strlen(half_sum), .name = "half_sum.cu",
-		  .options = flags, .n_options = 4 },
-		{ .source = block_sum, .source_bytes = strlen(block_sum), .name = "block_sum.cu",
-		  .options = flags, .n_options = 4, .name_expressions = expressions,
+		{ .source = saxpy,
+		  .source_bytes = strlen(saxpy),
+		  .name = "saxpy.cu",
+		  .options = flags,
+		  .n_options = 1 },
+		{ .source = half_sum,
+		  .source_bytes = strlen(half_sum),
+		  .name = "half_sum.cu",
+		  .options = flags,
+		  .n_options = 4 },
+		{ .source = block_sum,
+		  .source_bytes = strlen(block_sum),
+		  .name = "block_sum.cu",
+		  .options = flags,
+		  .n_options = 4,
+		  .name_expressions = expressions,
 		  .n_name_expressions = 1 },
 	};
 	size_t total = 0;

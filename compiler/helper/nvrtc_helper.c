@@ -186,7 +186,7 @@ struct compile {
 	struct warm_wire_response a;
 	char *log, *outputs[WARM_KERNEL_OUTPUTS];
 	char base[WARM_PATH_BYTES]; /* the program's directory */
-	char **paths; /* of dependencies */
+	char **paths;		    /* of dependencies */
 	size_t n_paths;
 	char why[200];
 };
@@ -241,10 +241,18 @@ static void uncacheable(struct compile *c, const char *fmt, ...)
 /* Options whose result depends on more than what is recorded. */
 static void check_options(struct compile *c)
 {
-	static const char *const bad[] = { "--time",  "-time",	  "-fdevice-time-trace",
-					   "--fdevice-time-trace", "-Xcudafe", "--Xcudafe",
-					   "--pch",   "-pch",	  "--create-pch", "-create-pch",
-					   "--use-pch", "-use-pch" };
+	static const char *const bad[] = { "--time",
+					   "-time",
+					   "-fdevice-time-trace",
+					   "--fdevice-time-trace",
+					   "-Xcudafe",
+					   "--Xcudafe",
+					   "--pch",
+					   "-pch",
+					   "--create-pch",
+					   "-create-pch",
+					   "--use-pch",
+					   "-use-pch" };
 
 	for (size_t i = 0; i < c->q->n_options; i++)
 		for (size_t k = 0; k < sizeof(bad) / sizeof(bad[0]); k++)
@@ -261,8 +269,9 @@ static void check_options(struct compile *c)
 /* Does the program's directory get into the output? */
 static bool shows_directory(const struct compile *c)
 {
-	static const char *const options[] = { "-lineinfo", "--generate-line-info", "-G",
-					       "--device-debug", "-dlto", "--dlink-time-opt",
+	static const char *const options[] = { "-lineinfo", "--generate-line-info",
+					       "-G",	    "--device-debug",
+					       "-dlto",	    "--dlink-time-opt",
 					       "-optix-ir", "--optix-ir" };
 
 	for (size_t i = 0; i < c->q->n_options; i++)
@@ -284,9 +293,9 @@ static bool looks_from_cwd(const struct compile *c)
 		struct warm_kernel_text o = c->q->options[i];
 		const char *path = NULL;
 		if (starts_with(o, "-I"))
-			path = o.bytes > 2	       ? o.data + 2 :
-			       i + 1 < c->q->n_options ? c->q->options[i + 1].data :
-							 NULL;
+			path = o.bytes > 2		 ? o.data + 2
+			       : i + 1 < c->q->n_options ? c->q->options[i + 1].data
+							 : NULL;
 		else if (contains(o, "include") && strchr(o.data, '=') != NULL)
 			path = strchr(o.data, '=') + 1;
 		else if (contains(o, "include") && i + 1 < c->q->n_options)
@@ -472,9 +481,9 @@ static int compile_program(struct compile *c, program_t p)
 	if (code != 0)
 		return refuse(c,
 			      code == ERROR_COMPILATION || code == ERROR_INVALID_OPTION ||
-					      c->a.log.bytes > 0 ?
-				      WARM_WIRE_COMPILE_ERROR :
-				      WARM_WIRE_NVRTC_ERROR,
+					      c->a.log.bytes > 0
+				      ? WARM_WIRE_COMPILE_ERROR
+				      : WARM_WIRE_NVRTC_ERROR,
 			      code, nvrtc.error_string(code));
 	if (collect_deps(c) != 0)
 		return -1;
@@ -491,8 +500,8 @@ static int compile_program(struct compile *c, program_t p)
 	for (; c->a.n_lowered < q->n_expressions; c->a.n_lowered++) {
 		const char *lowered = NULL;
 		int rc = nvrtc.lowered(p, q->expressions[c->a.n_lowered].data, &lowered);
-		c->a.lowered[c->a.n_lowered] =
-			warm_text_of(rc == 0 && lowered != NULL ? lowered : "");
+		c->a.lowered[c->a.n_lowered] = warm_text_of(rc == 0 && lowered != NULL ? lowered
+										       : "");
 	}
 	c->a.uncacheable = warm_text_of(c->why);
 	return 0;
@@ -552,8 +561,8 @@ static int answer(const struct warm_wire_request *q)
 		c.a.outputs[k] = empty;
 	int rc = 0;
 	if (q->cwd.bytes == 0 || chdir(q->cwd.data) != 0) {
-		snprintf(cwd_message, sizeof(cwd_message), "current directory '%s': %s", q->cwd.data,
-			 strerror(errno));
+		snprintf(cwd_message, sizeof(cwd_message), "current directory '%s': %s",
+			 q->cwd.data, strerror(errno));
 		rc = refuse(&c, WARM_WIRE_FAILED, 0, cwd_message);
 	} else if (load_nvrtc(q->nvrtc.data, q->builtins.data) != 0) {
 		rc = refuse(&c, WARM_WIRE_NO_NVRTC, 0, load_message);
@@ -577,8 +586,8 @@ int main(void)
 	struct stat st;
 
 	if (fstat(STDIN_FILENO, &st) != 0 || !S_ISSOCK(st.st_mode)) {
-		static const char text[] =
-			"warmcache-nvrtc compiles for libwarmcache-compiler and is started by it.\n";
+		static const char text[] = "warmcache-nvrtc compiles for libwarmcache-compiler and "
+					   "is started by it.\n";
 		return write(STDERR_FILENO, text, sizeof(text) - 1) < 0 ? 1 : 2;
 	}
 #ifdef SYS_close_range

@@ -24,7 +24,10 @@ struct warm_buf {
 	bool failed; /* an allocation failed: the contents are incomplete */
 };
 
-#define WARM_BUF_INIT { NULL, 0, 0, false }
+#define WARM_BUF_INIT             \
+	{                         \
+		NULL, 0, 0, false \
+	}
 
 void warm_buf_release(struct warm_buf *buf);
 #define scope_buf WARM_SCOPE(warm_buf_release)

@@ -15,7 +15,7 @@
 #include "lib/base/error.h"
 
 struct warm_call {
-	int64_t deadline_ms; /* warm_clock_ms() value; 0: none */
+	int64_t deadline_ms;	   /* warm_clock_ms() value; 0: none */
 	const atomic_bool *cancel; /* NULL: can't be canceled */
 };
 

@@ -29,10 +29,10 @@ enum warm_status {
 	WARM_NO_SPACE = -6,  /* disk or quota full */
 	WARM_LIMIT = -7,     /* larger or more than we accept */
 	WARM_NO_MEMORY = -8,
-	WARM_CANCELED = -9,   /* deadline passed, or told to stop */
-	WARM_EXISTS = -10,    /* the name is taken already */
+	WARM_CANCELED = -9,	/* deadline passed, or told to stop */
+	WARM_EXISTS = -10,	/* the name is taken already */
 	WARM_UNSUPPORTED = -11, /* newer format, missing feature */
-	WARM_IO = -12,	      /* any other error of the system */
+	WARM_IO = -12,		/* any other error of the system */
 };
 
 struct warm_error {

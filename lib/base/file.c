@@ -55,8 +55,7 @@ const char *warm_path_printable(const char *text, char *ret_text, size_t bytes)
 	return ret_text;
 }
 
-int warm_file_read_at(int fd, void *ret_data, size_t bytes, uint64_t offset,
-		      struct warm_error *err)
+int warm_file_read_at(int fd, void *ret_data, size_t bytes, uint64_t offset, struct warm_error *err)
 {
 	uint8_t *p = ret_data;
 
@@ -67,7 +66,8 @@ int warm_file_read_at(int fd, void *ret_data, size_t bytes, uint64_t offset,
 		if (n < 0)
 			return warm_error_errno(err, errno, "read");
 		if (n == 0)
-			return warm_error_set(err, WARM_CORRUPT, "file ends %zu bytes early", bytes);
+			return warm_error_set(err, WARM_CORRUPT, "file ends %zu bytes early",
+					      bytes);
 		p += n;
 		bytes -= (size_t)n;
 		offset += (uint64_t)n;
@@ -193,8 +193,8 @@ int warm_file_replace(int dir_fd, const char *path, const void *data, size_t byt
 
 	warm_random(&random, sizeof(random));
 	snprintf(temp, sizeof(temp), "%s.tmp-%016llx", path, (unsigned long long)random);
-	scope_close int fd =
-		openat(dir_fd, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+	scope_close int fd = openat(dir_fd, temp,
+				    O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
 	if (fd < 0)
 		return warm_error_errno(err, errno, "create %s", temp);
 	rc = warm_file_write(fd, data, bytes, err);
@@ -339,8 +339,7 @@ int warm_beneath_parent(int dir_fd, const char *path, int *ret_fd, const char **
 	return rc;
 }
 
-int warm_file_move(int from_fd, const char *from, int to_fd, const char *to,
-		   struct warm_error *err)
+int warm_file_move(int from_fd, const char *from, int to_fd, const char *to, struct warm_error *err)
 {
 	struct stat st;
 
@@ -414,7 +413,7 @@ int warm_tree_remove(int dir_fd, const char *name, struct warm_error *err)
 void warm_boot_id(char ret_id[40])
 {
 	scope_free char *data = NULL;
-	size_t bytes;
+	size_t bytes = 0;
 
 	if (warm_file_load(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 256, &data, &bytes, NULL) !=
 		    0 ||

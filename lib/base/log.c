@@ -65,10 +65,11 @@ void warm_log(enum warm_log_level level, const char *event, const char *fmt, ...
 	int n;
 	if (log_json) {
 		warm_json_escape(text, escaped, sizeof(escaped));
-		n = snprintf(line, sizeof(line),
-			     "{\"time\":\"%s\",\"level\":\"%s\",\"program\":\"%s\",\"event\":\"%s\","
-			     "\"text\":\"%s\"}\n",
-			     when, json_levels[level], log_program, event, escaped);
+		n = snprintf(
+			line, sizeof(line),
+			"{\"time\":\"%s\",\"level\":\"%s\",\"program\":\"%s\",\"event\":\"%s\","
+			"\"text\":\"%s\"}\n",
+			when, json_levels[level], log_program, event, escaped);
 	} else {
 		for (char *p = text; *p != '\0'; p++)
 			if ((unsigned char)*p < 0x20)

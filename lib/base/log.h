@@ -19,8 +19,7 @@ enum warm_log_level { WARM_LOG_DEBUG, WARM_LOG_INFO, WARM_LOG_WARN, WARM_LOG_ERR
 
 /* Name of the program, for text lines; `json` and `lowest` for all lines after. */
 void warm_log_setup(const char *program, bool json, enum warm_log_level lowest);
-void warm_log(enum warm_log_level level, const char *event, const char *fmt, ...)
-	WARM_PRINTF(3, 4);
+void warm_log(enum warm_log_level level, const char *event, const char *fmt, ...) WARM_PRINTF(3, 4);
 
 /* Append `text` as the inside of a JSON string; always terminated. Returns bytes used. */
 size_t warm_json_escape(const char *text, char *ret, size_t bytes);

@@ -22,18 +22,41 @@ enum source { FROM_DEFAULT, FROM_ENV, FROM_FLAG };
 static const char *log_format;
 
 static const struct warm_option log_format_row = {
-	"log-format", "WARM_LOG_FORMAT", WARM_OPTION_CHOICE, &log_format, "text", "text|json",
+	"log-format",
+	"WARM_LOG_FORMAT",
+	WARM_OPTION_CHOICE,
+	&log_format,
+	"text",
+	"text|json",
 	"Lines on stderr: text for people, or one JSON object a line.",
 };
 
 /* Variables of ours that are no row of the program at hand. */
 static const char *const known_env[] = {
-	"WARM_STORE",	      "WARM_MODEL",	   "WARM_VERSION",  "WARM_PLATFORM",
-	"WARM_VOLUME",	      "WARM_FALLBACK",	   "WARM_DEADLINE",	  "WARM_JOBS",
-	"WARM_MAX_BYTES",     "WARM_REQUIRE",	   "WARM_RESULT",	  "WARM_SETTLE",
-	"WARM_INTERVAL",      "WARM_LOG_FORMAT",   "WARM_PROFILE",	  "WARM_COMPLETE_AFTER",
-	"WARM_CACHE_DIR",     "WARM_NVRTC",	   "WARM_NVRTC_LIBRARY",  "WARM_COMPILER_LOG",
-	"WARM_NVRTC_HELPER",  "WARM_MAX_FILE_BYTES", "WARM_TRUST",	  "WARM_MODE",
+	"WARM_STORE",
+	"WARM_MODEL",
+	"WARM_VERSION",
+	"WARM_PLATFORM",
+	"WARM_VOLUME",
+	"WARM_FALLBACK",
+	"WARM_DEADLINE",
+	"WARM_JOBS",
+	"WARM_MAX_BYTES",
+	"WARM_REQUIRE",
+	"WARM_RESULT",
+	"WARM_SETTLE",
+	"WARM_INTERVAL",
+	"WARM_LOG_FORMAT",
+	"WARM_PROFILE",
+	"WARM_COMPLETE_AFTER",
+	"WARM_CACHE_DIR",
+	"WARM_NVRTC",
+	"WARM_NVRTC_LIBRARY",
+	"WARM_COMPILER_LOG",
+	"WARM_NVRTC_HELPER",
+	"WARM_MAX_FILE_BYTES",
+	"WARM_TRUST",
+	"WARM_MODE",
 	"WARM_RESTORE_MAX_BYTES",
 };
 
@@ -84,8 +107,8 @@ int warm_option_set(const struct warm_option *option, const char *text, struct w
 	static const char *const time_units[] = { "", "ms", "s", "m", "h", NULL };
 	static const uint64_t time_factors[] = { 1000, 1, 1000, 60000, 3600000 };
 	static const char *const byte_units[] = { "", "K", "M", "G", "T", "Ki", "Mi", "Gi", NULL };
-	static const uint64_t byte_factors[] = { 1,	   1 << 10, 1 << 20, 1 << 30, 1ull << 40,
-						 1 << 10, 1 << 20, 1 << 30 };
+	static const uint64_t byte_factors[] = { 1,	     1 << 10, 1 << 20, 1 << 30,
+						 1ull << 40, 1 << 10, 1 << 20, 1 << 30 };
 	const char *rest = "";
 	uint64_t number = 0, value = 0;
 
@@ -113,14 +136,16 @@ int warm_option_set(const struct warm_option *option, const char *text, struct w
 		return warm_error_set(err, WARM_INVALID, "'%.64s' is neither true nor false", text);
 	case WARM_OPTION_COUNT:
 		if (parse_number(text, &number, &rest) != 0 || *rest != '\0')
-			return warm_error_set(err, WARM_INVALID, "'%.64s' is no whole number", text);
+			return warm_error_set(err, WARM_INVALID, "'%.64s' is no whole number",
+					      text);
 		*(uint64_t *)option->value = number;
 		return 0;
 	case WARM_OPTION_DURATION:
 		if (parse_number(text, &number, &rest) != 0 ||
 		    parse_unit(rest, time_units, time_factors, number, INT64_MAX / 4, &value) != 0)
 			return warm_error_set(err, WARM_INVALID,
-					      "'%.64s' is no duration (30, 30s, 500ms, 5m, 1h)", text);
+					      "'%.64s' is no duration (30, 30s, 500ms, 5m, 1h)",
+					      text);
 		*(int64_t *)option->value = (int64_t)value;
 		return 0;
 	case WARM_OPTION_BYTES:
@@ -170,8 +195,9 @@ static void wrap(const char *text, int indent, int at)
 static void print_help(const struct warm_program *program, const struct warm_option *const *rows,
 		       size_t n)
 {
-	printf("%s - %s\n\nusage: %s %s\n\n", program->name, program->summary, program->name,
-	       program->usage);
+	printf("%s - %s\n\nusage: %s ", program->name, program->summary, program->name);
+	wrap(program->usage, 7, 8 + (int)strlen(program->name));
+	putchar('\n');
 	if (program->details != NULL) {
 		wrap(program->details, 0, 0);
 		putchar('\n');
@@ -348,7 +374,8 @@ int warm_options_parse(const struct warm_program *program, int argc, char **argv
 	for (size_t i = 0; i < n; i++)
 		longs[i] = (struct option){
 			.name = rows[i]->name,
-			.has_arg = rows[i]->kind == WARM_OPTION_BOOL ? no_argument : required_argument,
+			.has_arg = rows[i]->kind == WARM_OPTION_BOOL ? no_argument
+								     : required_argument,
 			.val = (int)(1000 + i),
 		};
 	longs[n] = (struct option){ "help", no_argument, &help, 1 };
@@ -357,7 +384,8 @@ int warm_options_parse(const struct warm_program *program, int argc, char **argv
 	longs[n + 3] = (struct option){ "version-info", no_argument, &version, 1 };
 
 	for (size_t i = 0; i < n; i++) {
-		if (rows[i]->initial != NULL && warm_option_set(rows[i], rows[i]->initial, &one) != 0) {
+		if (rows[i]->initial != NULL &&
+		    warm_option_set(rows[i], rows[i]->initial, &one) != 0) {
 			(void)warm_error_context(&one, "default of --%s", rows[i]->name);
 			keep_first(&first, &one);
 		}
@@ -377,8 +405,8 @@ int warm_options_parse(const struct warm_program *program, int argc, char **argv
 		if (c == ':' || c == '?') {
 			const char *what = argv[optind - 1];
 			(void)warm_error_set(&one, WARM_INVALID,
-					     c == ':' ? "%.64s: needs a value" :
-							"%.64s: unknown or ambiguous flag",
+					     c == ':' ? "%.64s: needs a value"
+						      : "%.64s: unknown or ambiguous flag",
 					     what);
 			keep_first(&first, &one);
 			continue;
@@ -395,7 +423,8 @@ int warm_options_parse(const struct warm_program *program, int argc, char **argv
 	if (ret_first_operand != NULL)
 		*ret_first_operand = optind;
 	else if (optind < argc) {
-		(void)warm_error_set(&one, WARM_INVALID, "%.64s: unexpected argument", argv[optind]);
+		(void)warm_error_set(&one, WARM_INVALID, "%.64s: unexpected argument",
+				     argv[optind]);
 		keep_first(&first, &one);
 	}
 	warm_log_setup(program->name, log_format != NULL && strcmp(log_format, "json") == 0,

@@ -35,11 +35,11 @@ struct warm_option_list {
 };
 
 struct warm_option {
-	const char *name;    /* long name, without dashes */
-	const char *env;     /* environment variable, or NULL */
+	const char *name; /* long name, without dashes */
+	const char *env;  /* environment variable, or NULL */
 	enum warm_option_kind kind;
 	void *value;
-	const char *initial; /* default as text, through the same parser; NULL: none */
+	const char *initial;  /* default as text, through the same parser; NULL: none */
 	const char *argument; /* e.g. "DIR"; for CHOICE the choices: "text|json" */
 	const char *help;
 };

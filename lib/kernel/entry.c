@@ -229,7 +229,8 @@ int warm_kernel_entry_parse(const void *data, size_t bytes, struct warm_kernel_e
 
 	if (bytes < FIXED_BYTES + SUM_BYTES || memcmp(data, entry_magic, sizeof(entry_magic)) != 0)
 		return warm_error_set(err, WARM_CORRUPT, "no kernel entry of this version");
-	struct warm_reader sum = warm_reader_of((const uint8_t *)data + bytes - SUM_BYTES, SUM_BYTES);
+	struct warm_reader sum = warm_reader_of((const uint8_t *)data + bytes - SUM_BYTES,
+						SUM_BYTES);
 	if (!hash_equal(take_hash(&sum), warm_hash128(data, bytes - SUM_BYTES)))
 		return warm_error_set(err, WARM_CORRUPT, "the kernel entry's checksum is wrong");
 	struct warm_reader r = warm_reader_of(data, bytes - SUM_BYTES);
@@ -238,9 +239,9 @@ int warm_kernel_entry_parse(const void *data, size_t bytes, struct warm_kernel_e
 	int rc = parse_body(&r, &e);
 	if (rc != 0) {
 		warm_kernel_entry_release(&e);
-		return rc == WARM_NO_MEMORY ?
-			       warm_error_nomem(err, bytes) :
-			       warm_error_set(err, WARM_CORRUPT, "the kernel entry is malformed");
+		return rc == WARM_NO_MEMORY
+			       ? warm_error_nomem(err, bytes)
+			       : warm_error_set(err, WARM_CORRUPT, "the kernel entry is malformed");
 	}
 	*ret_entry = e;
 	return 0;

@@ -53,9 +53,9 @@ struct warm_kernel_dep {
 
 /* What a program is compiled from, as far as an entry keeps it. */
 struct warm_kernel_inputs {
-	struct warm_kernel_text compiler; /* ids of libnvrtc and its builtins */
+	struct warm_kernel_text compiler;    /* ids of libnvrtc and its builtins */
 	struct warm_kernel_text environment; /* variables that count, "A=1\nB=2\n" */
-	struct warm_kernel_text name; /* base name */
+	struct warm_kernel_text name;	     /* base name */
 	const struct warm_kernel_text *options;
 	size_t n_options;
 	const struct warm_kernel_text *expressions; /* name expressions */

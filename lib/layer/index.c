@@ -202,7 +202,8 @@ static int parse_frames(struct warm_reader *r, struct warm_index *index, struct 
 		const uint8_t *digest = warm_reader_take(r, 32);
 		if (r->bad)
 			return 0;
-		if (bytes == 0 || bytes > WARM_FRAME_BYTES || raw == 0 || raw > WARM_FRAME_RAW_BYTES)
+		if (bytes == 0 || bytes > WARM_FRAME_BYTES || raw == 0 ||
+		    raw > WARM_FRAME_RAW_BYTES)
 			return warm_error_set(err, WARM_CORRUPT,
 					      "frame %zu claims %llu bytes for %llu", i,
 					      (unsigned long long)bytes, (unsigned long long)raw);
@@ -310,7 +311,8 @@ static int parse_groups(struct warm_reader *r, struct warm_index *index, struct 
 				return rc;
 			if (k > 0 && strcmp(f[-1].path, f->path) >= 0)
 				return warm_error_set(
-					err, WARM_CORRUPT, "group '%s' lists its files out of order",
+					err, WARM_CORRUPT,
+					"group '%s' lists its files out of order",
 					warm_path_printable(g->name, shown, sizeof(shown)));
 		}
 		at += n;
@@ -357,13 +359,12 @@ int warm_index_parse_raw(const void *raw, size_t raw_bytes, uint64_t frames_byte
 	if (rc != 0)
 		return rc;
 	if (r.bad || r.at != r.bytes)
-		return warm_error_set(err, WARM_CORRUPT, "the index is malformed at byte %zu of %zu",
-				      r.at, r.bytes);
-	if (index->bytes != frames_bytes)
 		return warm_error_set(err, WARM_CORRUPT,
-				      "the frames take %llu bytes where the layer has %llu",
-				      (unsigned long long)index->bytes,
-				      (unsigned long long)frames_bytes);
+				      "the index is malformed at byte %zu of %zu", r.at, r.bytes);
+	if (index->bytes != frames_bytes)
+		return warm_error_set(
+			err, WARM_CORRUPT, "the frames take %llu bytes where the layer has %llu",
+			(unsigned long long)index->bytes, (unsigned long long)frames_bytes);
 	*ret_index = take_ptr(index);
 	return 0;
 }

@@ -25,11 +25,11 @@
 #define WARM_FORMAT_MAJOR 1
 #define WARM_FORMAT_MINOR 0
 
-#define WARM_FRAME_RAW_BYTES (4u << 20)	  /* the most that a frame holds */
+#define WARM_FRAME_RAW_BYTES (4u << 20) /* the most that a frame holds */
 #define WARM_FRAME_BYTES (WARM_FRAME_RAW_BYTES + (WARM_FRAME_RAW_BYTES >> 8) + 512)
-#define WARM_TRAILER_FIXED_BYTES 136	  /* skippable frame's head and the fixed header */
-#define WARM_INDEX_RAW_BYTES (64u << 20)  /* the most that an index decodes to */
-#define WARM_INDEX_BYTES (16u << 20)	  /* the most that it takes compressed */
+#define WARM_TRAILER_FIXED_BYTES 136	 /* skippable frame's head and the fixed header */
+#define WARM_INDEX_RAW_BYTES (64u << 20) /* the most that an index decodes to */
+#define WARM_INDEX_BYTES (16u << 20)	 /* the most that it takes compressed */
 
 /* What is known of a group; the writer's profile decided it. */
 enum {

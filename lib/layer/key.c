@@ -220,7 +220,8 @@ int warm_layer_name_parse(const char *text, struct warm_key *ret_key,
 	const char *length_end = id_end != NULL ? strchr(id_end + 1, '-') : NULL;
 	uint64_t length = 0;
 	if (length_end == NULL || warm_id_parse(at, (size_t)(id_end - at), &name.id) != 0 ||
-	    parse_decimal(id_end + 1, (size_t)(length_end - id_end - 1), UINT32_MAX, &length) != 0 ||
+	    parse_decimal(id_end + 1, (size_t)(length_end - id_end - 1), UINT32_MAX, &length) !=
+		    0 ||
 	    strlen(length_end + 1) != 64 + strlen(".tar.zst") ||
 	    warm_unhex(length_end + 1, 64, name.digest, 32) != 0 ||
 	    strcmp(length_end + 1 + 64, ".tar.zst") != 0)

@@ -12,6 +12,13 @@
 #include "lib/base/option.h"
 #include "lib/layer/sha256.h"
 
+/* Well below the format's limit: a decoded frame then stays in a core's cache while its files are
+ * written. Override for experiments alone. */
+#ifndef FRAME_BYTES
+#define FRAME_BYTES (1u << 20)
+#endif
+_Static_assert(FRAME_BYTES <= WARM_FRAME_RAW_BYTES, "readers accept our frames");
+
 struct warm_pack {
 	int fd;
 	int level;
@@ -91,14 +98,14 @@ static int put_raw(struct warm_pack *pack, const void *data, size_t bytes, struc
 	const uint8_t *p = data;
 
 	while (bytes > 0) {
-		size_t n = WARM_FRAME_RAW_BYTES - pack->raw_used;
+		size_t n = FRAME_BYTES - pack->raw_used;
 		if (n > bytes)
 			n = bytes;
 		memcpy(pack->raw + pack->raw_used, p, n);
 		pack->raw_used += n;
 		p += n;
 		bytes -= n;
-		if (pack->raw_used == WARM_FRAME_RAW_BYTES) {
+		if (pack->raw_used == FRAME_BYTES) {
 			int rc = flush_frame(pack, err);
 			if (rc != 0)
 				return rc;
@@ -130,10 +137,12 @@ static int tar_error(struct warm_pack *pack, const char *what, struct warm_error
 	if (archive_errno(pack->tar) == ENOMEM)
 		return warm_error_nomem(err, 0);
 	const char *why = archive_error_string(pack->tar);
-	return warm_error_set(err, WARM_IO, "%s: %s", what, why != NULL ? why : "libarchive failed");
+	return warm_error_set(err, WARM_IO, "%s: %s", what,
+			      why != NULL ? why : "libarchive failed");
 }
 
-int warm_pack_open(int fd, int level, uint64_t max_bytes, struct warm_pack **ret_pack, struct warm_error *err)
+int warm_pack_open(int fd, int level, uint64_t max_bytes, struct warm_pack **ret_pack,
+		   struct warm_error *err)
 {
 	scope_pack struct warm_pack *pack = calloc(1, sizeof(*pack));
 
@@ -142,15 +151,15 @@ int warm_pack_open(int fd, int level, uint64_t max_bytes, struct warm_pack **ret
 	pack->fd = fd;
 	pack->level = level;
 	pack->max_bytes = max_bytes;
-	pack->packed_capacity = ZSTD_compressBound(WARM_FRAME_RAW_BYTES);
-	pack->raw = malloc(WARM_FRAME_RAW_BYTES);
+	pack->packed_capacity = ZSTD_compressBound(FRAME_BYTES);
+	pack->raw = malloc(FRAME_BYTES);
 	pack->packed = malloc(pack->packed_capacity);
 	pack->cctx = ZSTD_createCCtx();
 	pack->tar = archive_write_new();
 	pack->entry = archive_entry_new();
 	if (pack->raw == NULL || pack->packed == NULL || pack->cctx == NULL || pack->tar == NULL ||
 	    pack->entry == NULL)
-		return warm_error_nomem(err, WARM_FRAME_RAW_BYTES);
+		return warm_error_nomem(err, FRAME_BYTES);
 	/* No blocking: what libarchive writes arrives at once, so that positions are known. */
 	if (archive_write_set_format_pax_restricted(pack->tar) != ARCHIVE_OK ||
 	    archive_write_set_bytes_per_block(pack->tar, 0) != ARCHIVE_OK ||
@@ -231,7 +240,7 @@ static int put_data(struct warm_pack *pack, int fd, uint64_t size, const struct 
 	uint64_t left = size;
 
 	while (left > 0) {
-		size_t n = WARM_FRAME_RAW_BYTES - pack->raw_used;
+		size_t n = FRAME_BYTES - pack->raw_used;
 		if (n > left)
 			n = (size_t)left;
 		int rc = warm_call_check(call, err);
@@ -248,7 +257,7 @@ static int put_data(struct warm_pack *pack, int fd, uint64_t size, const struct 
 			return warm_error_set(err, WARM_EXISTS, "changed while it was read");
 		pack->raw_used += (size_t)got;
 		left -= (uint64_t)got;
-		if (pack->raw_used == WARM_FRAME_RAW_BYTES) {
+		if (pack->raw_used == FRAME_BYTES) {
 			rc = flush_frame(pack, err);
 			if (rc != 0) {
 				pack->broken = true;
@@ -279,7 +288,8 @@ static int open_source(int dir_fd, const char *path, struct warm_error *err)
 	if (rc == WARM_DENIED)
 		rc = warm_beneath_open(dir_fd, path, O_RDONLY | O_NONBLOCK, 0, &fd, err);
 	else if (rc != 0)
-		rc = warm_beneath_open(dir_fd, path, O_RDONLY | O_NONBLOCK | O_NOATIME, 0, &fd, err);
+		rc = warm_beneath_open(dir_fd, path, O_RDONLY | O_NONBLOCK | O_NOATIME, 0, &fd,
+				       err);
 	return rc != 0 ? rc : fd;
 }
 
@@ -351,7 +361,7 @@ static int roll_back(struct warm_pack *pack, const struct mark *mark)
 		const struct warm_frame *f = &pack->frames[mark->n_frames];
 		if (warm_file_read_at(pack->fd, pack->packed, f->bytes, f->offset, NULL) != 0)
 			return -1;
-		size_t n = ZSTD_decompress(pack->raw, WARM_FRAME_RAW_BYTES, pack->packed, f->bytes);
+		size_t n = ZSTD_decompress(pack->raw, FRAME_BYTES, pack->packed, f->bytes);
 		if (ZSTD_isError(n) || ftruncate(pack->fd, (off_t)mark->bytes) != 0)
 			return -1;
 	}

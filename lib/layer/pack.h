@@ -56,7 +56,7 @@ struct warm_pack_group {
 	const char *name;
 	const char *profile;
 	struct warm_id origin; /* none: the layer's own id */
-	uint64_t bound; /* as in struct warm_group */
+	uint64_t bound;	       /* as in struct warm_group */
 	unsigned flags;
 	int dir_fd;
 	const struct warm_pack_file *files; /* sorted by path */

@@ -55,8 +55,8 @@ static const struct rule {
 	  SELF | RENAMED, NULL, NULL },
 	{ IN(VLLM), WARM_PROFILE_VLLM, "torch_compile_cache/*/rank_*/**/vllm_compile_cache.py",
 	  SELF | MUTABLE, NULL, NULL },
-	{ IN(VLLM), WARM_PROFILE_VLLM, "torch_compile_cache/*/rank_*/**/cache_key_factors.json", SELF,
-	  NULL, NULL },
+	{ IN(VLLM), WARM_PROFILE_VLLM, "torch_compile_cache/*/rank_*/**/cache_key_factors.json",
+	  SELF, NULL, NULL },
 	{ IN(VLLM), WARM_PROFILE_VLLM, "torch_compile_cache/*/rank_*/**/computation_graph.py", SELF,
 	  NULL, NULL },
 	{ IN(VLLM), WARM_PROFILE_VLLM, "torch_compile_cache/*/rank_*/**/transformed_code.py", SELF,
@@ -318,14 +318,16 @@ void warm_profile_place(const struct warm_profile_roots *roots, const char *path
 static bool is_instruction_set(const char *flag)
 {
 	/* What gcc and clang switch on for -march=native; not what the kernel mitigates. */
-	static const char *const prefixes[] = { "sse", "ssse", "avx", "amx",	"bmi",	  "aes",
-						"vaes", "vpc", "pclmul", "sha", "sm3",   "sm4" };
-	static const char *const names[] = { "fma",   "fma4",	"f16c",	   "abm",   "popcnt", "movbe",
-					     "adx",   "gfni",	"rdrand",  "rdseed", "clwb",  "xop",
-					     "tbm",   "clflushopt", "fsgsbase", "xsave", "xsavec",
-					     "xsaves", "xsaveopt", "serialize", "movdiri",
-					     "movdir64b", "cldemote", "waitpkg", "lahf_lm", "rtm",
-					     "pku", "mwaitx", "clzero", "wbnoinvd", "rdpid", "cx16" };
+	static const char *const prefixes[] = { "sse",	"ssse", "avx",	  "amx", "bmi", "aes",
+						"vaes", "vpc",	"pclmul", "sha", "sm3", "sm4" };
+	static const char *const names[] = { "fma",	"fma4",	      "f16c",	  "abm",
+					     "popcnt",	"movbe",      "adx",	  "gfni",
+					     "rdrand",	"rdseed",     "clwb",	  "xop",
+					     "tbm",	"clflushopt", "fsgsbase", "xsave",
+					     "xsavec",	"xsaves",     "xsaveopt", "serialize",
+					     "movdiri", "movdir64b",  "cldemote", "waitpkg",
+					     "lahf_lm", "rtm",	      "pku",	  "mwaitx",
+					     "clzero",	"wbnoinvd",   "rdpid",	  "cx16" };
 
 	for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
 		if (strncmp(flag, prefixes[i], strlen(prefixes[i])) == 0)
@@ -535,9 +537,9 @@ static enum warm_whole tilelang_is_whole(int volume_fd, const char *group, const
 			whole = WARM_WHOLE_NO;
 	}
 	json_decref(root);
-	return whole == WARM_WHOLE_YES ?
-		       whole :
-		       no(ret_why, why_bytes, "manifest.json and the files differ");
+	return whole == WARM_WHOLE_YES
+		       ? whole
+		       : no(ret_why, why_bytes, "manifest.json and the files differ");
 }
 
 /* FlashInfer: ninja writes a target's line into .ninja_log when its command has ended. */
@@ -640,8 +642,8 @@ static enum warm_whole mutable_parses(int volume_fd, const char *path, char *ret
 		if (text == NULL || warm_file_read_at(fd, text, (size_t)st.st_size, 0, NULL) != 0)
 			return no(ret_why, why_bytes, "can't be read");
 		text[st.st_size] = '\0';
-		return literal_closes(text) ? WARM_WHOLE_YES :
-					      no(ret_why, why_bytes, "does not parse");
+		return literal_closes(text) ? WARM_WHOLE_YES
+					    : no(ret_why, why_bytes, "does not parse");
 	}
 	json_t *root = load_json(volume_fd, path);
 	if (root == NULL)
@@ -694,8 +696,9 @@ enum warm_whole warm_profile_whole(int volume_fd, enum warm_profile profile, uns
 
 static bool names_secret(const char *name)
 {
-	static const char *const words[] = { "KEY", "KEYS", "TOKEN", "TOKENS", "SECRET", "SECRETS",
-					     "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS" };
+	static const char *const words[] = { "KEY",	   "KEYS",	 "TOKEN",    "TOKENS",
+					     "SECRET",	   "SECRETS",	 "PASSWORD", "PASSWD",
+					     "CREDENTIAL", "CREDENTIALS" };
 
 	for (const char *p = name; *p != '\0';) {
 		size_t n = strcspn(p, "_");

@@ -55,13 +55,13 @@ int warm_profile_roots_add(struct warm_profile_roots *roots, const char *text,
 const char *warm_profile_root(const struct warm_profile_roots *roots, size_t i);
 
 enum {
-	WARM_PLACE_RENAMED = 1 << 8,   /* its compiler renames it into place: whole if it exists */
+	WARM_PLACE_RENAMED = 1 << 8,	/* its compiler renames it into place: whole if it exists */
 	WARM_PLACE_COMPANION = 1 << 10, /* rides in its group; a change of it is no change */
 };
 
 struct warm_place {
 	enum warm_profile profile;
-	bool packed;    /* false: never published */
+	bool packed;	/* false: never published */
 	unsigned flags; /* WARM_GROUP_* of index.h and WARM_PLACE_* */
 	uint64_t bound; /* to this CPU or this mount path; 0: neither */
 	char group[WARM_PATH_BYTES + 24];

@@ -161,7 +161,8 @@ int warm_state_build(struct warm_layer *layers, size_t n, struct warm_state *ret
 			live[n_live++] = (struct warm_live){ &layers[i].index->groups[g],
 							     (uint32_t)i };
 	}
-	qsort_r(live, n_live, sizeof(*live), compare_name_age, layers);
+	if (n_live > 1)
+		qsort_r(live, n_live, sizeof(*live), compare_name_age, layers);
 	size_t kept = 0;
 	for (size_t i = 0; i < n_live; i++)
 		if (kept == 0 || strcmp(live[kept - 1].group->name, live[i].group->name) != 0)

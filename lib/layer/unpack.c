@@ -47,7 +47,8 @@ int warm_unpack_frame(struct warm_unpack *unpack, const struct warm_index *index
 	if (rc != 0)
 		return rc;
 	if (memcmp(digest, f->digest, 32) != 0)
-		return warm_error_set(err, WARM_CORRUPT, "frame %zu doesn't match its digest", frame);
+		return warm_error_set(err, WARM_CORRUPT, "frame %zu doesn't match its digest",
+				      frame);
 	if (unpack->capacity < f->raw_bytes) {
 		free(unpack->raw);
 		unpack->capacity = 0;
@@ -95,8 +96,8 @@ int warm_unpack_write(int dir_fd, const char *path, const struct warm_index *ind
 	if (to > f->raw_offset + f->raw_bytes)
 		to = f->raw_offset + f->raw_bytes;
 	scope_close int fd = -1;
-	int rc = warm_beneath_open(dir_fd, path, O_WRONLY | O_CREAT | O_NONBLOCK,
-				   0666 | file->mode, &fd, err);
+	int rc = warm_beneath_open(dir_fd, path, O_WRONLY | O_CREAT | O_NONBLOCK, 0666 | file->mode,
+				   &fd, err);
 	if (rc == 0)
 		rc = warm_file_write_at(fd, raw + (from - f->raw_offset), to - from,
 					from - file->raw_offset, err);
@@ -107,12 +108,12 @@ int warm_unpack_write(int dir_fd, const char *path, const struct warm_index *ind
 	return rc;
 }
 
-int warm_unpack_settle(int dir_fd, const char *path, const struct warm_file *file,
-		       int64_t atime_ns, struct warm_error *err)
+int warm_unpack_settle(int dir_fd, const char *path, const struct warm_file *file, int64_t atime_ns,
+		       struct warm_error *err)
 {
 	scope_close int fd = -1;
-	int rc = warm_beneath_open(dir_fd, path, O_WRONLY | O_CREAT | O_NONBLOCK,
-				   0666 | file->mode, &fd, err);
+	int rc = warm_beneath_open(dir_fd, path, O_WRONLY | O_CREAT | O_NONBLOCK, 0666 | file->mode,
+				   &fd, err);
 
 	if (rc == 0)
 		rc = set_attributes(fd, file, atime_ns, err);

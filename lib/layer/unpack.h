@@ -40,7 +40,7 @@ int warm_unpack_write(int dir_fd, const char *path, const struct warm_index *ind
 		      struct warm_error *err) WARM_CHECKED;
 
 /* Set times and execute bits of a file of several frames, or make an empty one. */
-int warm_unpack_settle(int dir_fd, const char *path, const struct warm_file *file,
-		       int64_t atime_ns, struct warm_error *err) WARM_CHECKED;
+int warm_unpack_settle(int dir_fd, const char *path, const struct warm_file *file, int64_t atime_ns,
+		       struct warm_error *err) WARM_CHECKED;
 
 #endif

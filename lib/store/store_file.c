@@ -193,7 +193,8 @@ static int file_get(void *state, const char *name, uint64_t offset, uint64_t byt
 		return rc;
 	uint64_t size = (uint64_t)st.st_size;
 	if (offset > size || bytes > size - offset)
-		return warm_error_set(err, WARM_CORRUPT, "has %llu bytes, shorter than it should be",
+		return warm_error_set(err, WARM_CORRUPT,
+				      "has %llu bytes, shorter than it should be",
 				      (unsigned long long)size);
 	size_t capacity = bytes < GET_BYTES ? (size_t)bytes : GET_BYTES;
 	scope_free uint8_t *data = malloc(capacity + 1);

@@ -169,8 +169,8 @@ static int read_one(void *arg, size_t i, struct warm_error *err)
 	case WARM_UNSUPPORTED:
 	case WARM_LIMIT:
 	case WARM_NOT_FOUND: /* deleted since the LIST: a base covers it */
-		warm_notice(r->notices, rc == WARM_NOT_FOUND ? "layer-gone" : "layer-refused",
-			    "%s", err->msg);
+		warm_notice(r->notices, rc == WARM_NOT_FOUND ? "layer-gone" : "layer-refused", "%s",
+			    err->msg);
 		return 0;
 	default:
 		return rc;

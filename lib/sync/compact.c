@@ -177,11 +177,12 @@ static int make_base(struct compaction *c, struct warm_error *err)
 	int rc = cover_ids(c, &covered, &n_covered, err);
 	if (rc != 0)
 		return rc;
-	scope_close int spool = openat(c->work_fd, "base", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	scope_close int spool = openat(c->work_fd, "base", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
+				       0600);
 	if (spool < 0)
 		return warm_error_errno(err, errno, "%s: make the spool", c->o->work_dir);
-	rc = warm_pack_open(spool, c->o->level != 0 ? c->o->level : DEFAULT_LEVEL, UINT64_MAX, &pack,
-			    err);
+	rc = warm_pack_open(spool, c->o->level != 0 ? c->o->level : DEFAULT_LEVEL, UINT64_MAX,
+			    &pack, err);
 	for (size_t i = 0; rc == 0 && i < c->n_items; i++) {
 		const struct warm_fetch_item *item = &c->items[i];
 		if (!item->done)
@@ -197,7 +198,8 @@ static int make_base(struct compaction *c, struct warm_error *err)
 		.id = warm_id_new(c->catalog.newest, warm_clock_wall_ms()),
 		.key = &c->o->key,
 		.created_ms = warm_clock_wall_ms(),
-		.mount = c->catalog.layers[0].index != NULL ? c->catalog.layers[0].index->mount : "",
+		.mount = c->catalog.layers[0].index != NULL ? c->catalog.layers[0].index->mount
+							    : "",
 		.complete = warm_catalog_complete(&c->catalog),
 		.covered = covered,
 		.n_covered = n_covered,
@@ -292,7 +294,8 @@ static int run(struct compaction *c, struct warm_error *err)
 
 	if (rc == 0)
 		rc = warm_catalog_read(&c->catalog, c->o->store, c->o->notices, c->call, err);
-	for (size_t bad = SIZE_MAX; rc == 0 && count_uncovered(c) >= least && bad != c->report->bad;) {
+	for (size_t bad = SIZE_MAX;
+	     rc == 0 && count_uncovered(c) >= least && bad != c->report->bad;) {
 		/* A base that turns out bad uncovers others: until all that counts is verified. */
 		bad = c->report->bad;
 		rc = verify_layers(c, is_uncovered, err);

@@ -29,13 +29,13 @@ struct warm_compact_options {
 };
 
 struct warm_compact_report {
-	size_t folded;	/* layers covered by the new base */
-	size_t groups;	/* in it */
-	uint64_t bytes; /* its size */
+	size_t folded;		    /* layers covered by the new base */
+	size_t groups;		    /* in it */
+	uint64_t bytes;		    /* its size */
 	char base[WARM_NAME_BYTES]; /* its object; "" when none was made */
-	size_t deleted; /* covered layers */
-	size_t kept;	/* covered layers that may not be deleted yet */
-	size_t bad;	/* layers that could not be read or verified */
+	size_t deleted;		    /* covered layers */
+	size_t kept;		    /* covered layers that may not be deleted yet */
+	size_t bad;		    /* layers that could not be read or verified */
 };
 
 /* Errors: of the store and of the work directory; NO_MEMORY; CANCELED. */

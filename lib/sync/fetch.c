@@ -14,11 +14,13 @@
 
 enum {
 	BUDGET_BYTES = 24 << 20,
-	MAX_DECODERS = 4, /* each holds a decoded frame of 4 MiB */
+	IN_FLIGHT_BYTES = 10 << 20, /* of the budget at most: what stays small stays in the cache */
+	MAX_DECODERS = 4,	    /* each holds a decoded frame of 4 MiB at most */
 	MAX_FETCHERS = 16,
 	RANGE_BYTES = 8 << 20,
 	MIN_RANGE_BYTES = 512 << 10,
 	GAP_BYTES = 64 << 10, /* cheaper to read through than to ask again */
+	MAX_DEPTH = 128,
 };
 
 /* A piece of a file that one frame holds. */
@@ -58,7 +60,7 @@ struct engine {
 	size_t n_ranges;
 	atomic_size_t next_range;
 	uint64_t total_bytes;
-	atomic_uint *left; /* parts of each item still to come */
+	atomic_uint *left;   /* parts of each item still to come */
 	atomic_bool *failed; /* per item */
 
 	pthread_mutex_t lock;
@@ -154,8 +156,8 @@ static int plan_layer(struct engine *e, uint32_t layer, struct warm_error *err)
 			uint32_t file = item->group->first_file + (uint32_t)k;
 			warm_index_frames_of(index, &index->files[file], &first, &end);
 			for (; first < end; first++, left++)
-				p->parts[p->n_parts++] =
-					(struct part){ (uint32_t)first, (uint32_t)i, file };
+				p->parts[p->n_parts++] = (struct part){ (uint32_t)first,
+									(uint32_t)i, file };
 		}
 		atomic_store(&e->left[i], left);
 	}
@@ -179,8 +181,7 @@ static bool frame_wanted(const struct engine *e, uint32_t layer, size_t frame)
 	       (e->fetch->all_frames || p->first_part[frame] < p->first_part[frame + 1]);
 }
 
-static int add_range(struct engine *e, size_t *capacity, struct range range,
-		     struct warm_error *err)
+static int add_range(struct engine *e, size_t *capacity, struct range range, struct warm_error *err)
 {
 	if (e->n_ranges == *capacity) {
 		size_t more = *capacity == 0 ? 64 : 2 * *capacity;
@@ -201,9 +202,8 @@ static int plan_ranges(struct engine *e, unsigned parallel, struct warm_error *e
 	size_t capacity = 0;
 
 	for (size_t l = 0; l < e->fetch->n_layers; l++)
-		for (size_t i = 0; e->plans[l].first_part != NULL &&
-				   i < e->fetch->layers[l].index->n_frames;
-		     i++)
+		for (size_t i = 0;
+		     e->plans[l].first_part != NULL && i < e->fetch->layers[l].index->n_frames; i++)
 			if (frame_wanted(e, (uint32_t)l, i))
 				wanted_bytes += e->fetch->layers[l].index->frames[i].bytes;
 	uint64_t target = wanted_bytes / (2 * parallel);
@@ -220,10 +220,11 @@ static int plan_ranges(struct engine *e, unsigned parallel, struct warm_error *e
 			const struct warm_frame *f = &index->frames[i];
 			if (!frame_wanted(e, (uint32_t)l, i))
 				continue;
-			uint64_t gap = r.end > r.first ?
-					       f->offset - index->frames[r.first].offset - r.bytes :
-					       0;
-			if (r.end > r.first && (gap > GAP_BYTES || r.bytes + gap + f->bytes > target)) {
+			uint64_t gap = r.end > r.first
+					       ? f->offset - index->frames[r.first].offset - r.bytes
+					       : 0;
+			if (r.end > r.first &&
+			    (gap > GAP_BYTES || r.bytes + gap + f->bytes > target)) {
 				int rc = add_range(e, &capacity, r, err);
 				if (rc != 0)
 					return rc;
@@ -251,6 +252,60 @@ static int plan_ranges(struct engine *e, unsigned parallel, struct warm_error *e
 static int compare_paths(const void *a, const void *b)
 {
 	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* The directories that were made last, open, from the top down: in sorted order each one costs
+ * one mkdir and one open. */
+struct dir_stack {
+	int depth;
+	int fds[MAX_DEPTH];
+	size_t ends[MAX_DEPTH]; /* in `path` */
+	char path[2 * WARM_PATH_BYTES];
+};
+
+static void pop_dirs(struct dir_stack *s, int depth)
+{
+	while (s->depth > depth)
+		close(s->fds[--s->depth]);
+}
+
+static int make_dir(struct dir_stack *s, int root_fd, const char *path, struct warm_error *err)
+{
+	char part[256];
+	struct stat st;
+	int depth = 0;
+
+	while (depth < s->depth && strncmp(s->path, path, s->ends[depth]) == 0 &&
+	       (path[s->ends[depth]] == '/' || path[s->ends[depth]] == '\0'))
+		depth++;
+	pop_dirs(s, depth);
+	size_t at = depth > 0 ? s->ends[depth - 1] : 0;
+	while (path[at] != '\0') {
+		at += path[at] == '/';
+		size_t n = strcspn(path + at, "/");
+		if (n >= sizeof(part) || s->depth == MAX_DEPTH)
+			return 0; /* the group fails when its file is written */
+		memcpy(part, path + at, n);
+		part[n] = '\0';
+		at += n;
+		int parent = s->depth > 0 ? s->fds[s->depth - 1] : root_fd;
+		if (mkdirat(parent, part, 0777) != 0 && errno != EEXIST)
+			return errno == ENOTDIR ? 0
+						: warm_error_errno(err, errno, "mkdir %s", part);
+		int fd = openat(parent, part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd < 0)
+			/* A file of another group is in the way: this group fails later. */
+			return errno == ENOTDIR || errno == ELOOP
+				       ? 0
+				       : warm_error_errno(err, errno, "open directory %s", part);
+		s->fds[s->depth] = fd;
+		s->ends[s->depth++] = at;
+		memcpy(s->path, path, at);
+		/* The umask may have taken bits. */
+		if (fstat(fd, &st) != 0 || ((st.st_mode & 0777) != 0777 && fchmod(fd, 0777) != 0))
+			return warm_error_errno(err, errno, "chmod %s", part);
+	}
+	return 0;
 }
 
 static int make_dirs(struct engine *e, struct warm_error *err)
@@ -290,15 +345,14 @@ static int make_dirs(struct engine *e, struct warm_error *err)
 	}
 	if (n > 1)
 		qsort(dirs, n, sizeof(*dirs), compare_paths);
+	struct dir_stack stack = { .depth = 0 };
 	for (size_t i = 0; rc == 0 && i < n; i++)
-		if (i == 0 || strcmp(dirs[i], dirs[i - 1]) != 0)
-			rc = warm_beneath_mkdirs(f->dir_fd, dirs[i], err);
+		rc = make_dir(&stack, f->dir_fd, dirs[i], err);
+	pop_dirs(&stack, 0);
 	for (size_t i = 0; i < n; i++)
 		free(dirs[i]);
 	free(dirs);
-	/* A path that needs a directory where another group has a file fails that group alone,
-	 * when its file is written. */
-	return rc == WARM_NOT_FOUND || rc == WARM_CORRUPT ? 0 : rc;
+	return rc;
 }
 
 /* ---- fetchers ---- */
@@ -356,7 +410,7 @@ static void put_packet(struct engine *e, struct packet *p, size_t bytes)
 	e->in_flight_bytes -= bytes;
 	p->next = e->spare;
 	e->spare = p;
-	pthread_cond_broadcast(&e->room);
+	pthread_cond_signal(&e->room);
 	pthread_mutex_unlock(&e->lock);
 }
 
@@ -644,6 +698,8 @@ int warm_fetch_run(struct warm_fetch *fetch, struct warm_fetch_result *ret_resul
 		parallel = MAX_FETCHERS;
 	e.tail = &e.head;
 	e.budget_bytes = BUDGET_BYTES - decoders * WARM_FRAME_RAW_BYTES;
+	if (e.budget_bytes > IN_FLIGHT_BYTES)
+		e.budget_bytes = IN_FLIGHT_BYTES;
 	e.call.deadline_ms = call != NULL ? call->deadline_ms : 0;
 	e.call.cancel = &e.cancel;
 	for (size_t i = 0; i < fetch->n_items; i++)

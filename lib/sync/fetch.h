@@ -26,12 +26,12 @@ struct warm_fetch {
 	size_t n_layers;
 	struct warm_fetch_item *items;
 	size_t n_items;
-	int dir_fd;	   /* -1: verify only, write nothing */
-	bool all_frames;   /* of layers that have an item or `wanted`, also those of no item */
+	int dir_fd;	    /* -1: verify only, write nothing */
+	bool all_frames;    /* of layers that have an item or `wanted`, also those of no item */
 	const bool *wanted; /* with all_frames: layers to read; may be NULL */
 	bool *layer_bad;    /* with all_frames: set for layers with a bad frame; may be NULL */
-	unsigned jobs;	   /* decoders; 0: one more than there are CPUs */
-	int64_t atime_ns;  /* to set on files */
+	unsigned jobs;	    /* decoders; 0: one more than there are CPUs */
+	int64_t atime_ns;   /* to set on files */
 	const struct warm_notices *notices;
 	/* Called now and then with bytes fetched so far and to fetch; may be NULL. */
 	void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);

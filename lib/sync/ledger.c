@@ -111,9 +111,9 @@ int warm_ledger_load(struct warm_ledger *ledger, int volume_fd, struct warm_erro
 	if (rc != 0) {
 		warm_ledger_release(ledger);
 		warm_ledger_init(ledger);
-		return rc == WARM_NO_MEMORY ?
-			       warm_error_nomem(err, bytes) :
-			       warm_error_set(err, WARM_CORRUPT, "%s is malformed", WARM_LEDGER_PATH);
+		return rc == WARM_NO_MEMORY ? warm_error_nomem(err, bytes)
+					    : warm_error_set(err, WARM_CORRUPT, "%s is malformed",
+							     WARM_LEDGER_PATH);
 	}
 	memcpy(ledger->boot_id, boot_id, sizeof(boot_id));
 	return 0;
@@ -146,7 +146,8 @@ int warm_ledger_save(const struct warm_ledger *ledger, int volume_fd, struct war
 		warm_buf_put_u64(&out, warm_hash64(out.data, out.bytes));
 	if (out.failed)
 		return warm_error_nomem(err, out.bytes);
-	return warm_file_replace(volume_fd, WARM_LEDGER_PATH, out.data, out.bytes, 0666, false, err);
+	return warm_file_replace(volume_fd, WARM_LEDGER_PATH, out.data, out.bytes, 0666, false,
+				 err);
 }
 
 bool warm_ledger_of_this_boot(const struct warm_ledger *ledger)
@@ -208,8 +209,8 @@ int warm_ledger_put(struct warm_ledger *ledger, const struct warm_ledger_group *
 	}
 	if (ok && ledger->n_groups == ledger->capacity) {
 		size_t capacity = ledger->capacity == 0 ? 64 : 2 * ledger->capacity;
-		struct warm_ledger_group *groups =
-			realloc(ledger->groups, capacity * sizeof(*groups));
+		struct warm_ledger_group *groups = realloc(ledger->groups,
+							   capacity * sizeof(*groups));
 		ok = groups != NULL;
 		if (ok) {
 			ledger->groups = groups;

@@ -52,7 +52,8 @@ void warm_ledger_release(struct warm_ledger *ledger);
 #define scope_ledger WARM_SCOPE(warm_ledger_release)
 
 /* Errors: NOT_FOUND when there is none; CORRUPT for a torn one. On failure `ledger` is empty. */
-int warm_ledger_load(struct warm_ledger *ledger, int volume_fd, struct warm_error *err) WARM_CHECKED;
+int warm_ledger_load(struct warm_ledger *ledger, int volume_fd,
+		     struct warm_error *err) WARM_CHECKED;
 int warm_ledger_save(const struct warm_ledger *ledger, int volume_fd,
 		     struct warm_error *err) WARM_CHECKED;
 

@@ -263,8 +263,7 @@ static bool was_opened(const struct warm_publisher *p, const struct warm_scan *s
 }
 
 static enum standing standing_of(const struct warm_publisher *p, const struct warm_scan *scan,
-				 const struct warm_scan_group *g,
-				 const struct warm_ledger_group *l)
+				 const struct warm_scan_group *g, const struct warm_ledger_group *l)
 {
 	if (l == NULL)
 		return NEW;
@@ -374,27 +373,27 @@ static int collect(struct round *r, struct warm_error *err)
 			else
 				report->inert++;
 		}
-		if (standing == LEFT || (self_keyed_only && (g->flags & WARM_GROUP_SELF_KEYED) == 0))
+		if (standing == LEFT ||
+		    (self_keyed_only && (g->flags & WARM_GROUP_SELF_KEYED) == 0))
 			continue;
 		if (standing != UNCHANGED) {
-			enum readiness ready =
-				readiness_of(p, &r->scan, g, r->mode, why, sizeof(why));
+			enum readiness ready = readiness_of(p, &r->scan, g, r->mode, why,
+							    sizeof(why));
 			if (ready != READY) {
 				if (ready == TORN)
 					report->torn++;
 				else
 					report->waiting++;
 				if (r->mode != WARM_PUBLISH_ROUND)
-					warm_notice(p->o.notices, "left-out", "%s: %s",
-						    warm_path_printable(g->name, shown,
-									sizeof(shown)),
-						    why);
+					warm_notice(
+						p->o.notices, "left-out", "%s: %s",
+						warm_path_printable(g->name, shown, sizeof(shown)),
+						why);
 				continue;
 			}
 		}
-		r->candidates[r->n_candidates++] = (struct candidate){
-			g, standing, (g->flags & WARM_GROUP_MUTABLE) != 0
-		};
+		r->candidates[r->n_candidates++] =
+			(struct candidate){ g, standing, (g->flags & WARM_GROUP_MUTABLE) != 0 };
 	}
 	return 0;
 }
@@ -464,14 +463,14 @@ static int open_spool(struct round *r, struct warm_error *err)
 			return warm_error_set(err, WARM_NO_SPACE,
 					      "volume %s: less than 1 MiB is free for the spool",
 					      p->o.volume);
-		r->spool_fd =
-			openat(p->volume_fd, WARM_DIR, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+		r->spool_fd = openat(p->volume_fd, WARM_DIR, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
 	}
 	if (r->spool_fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL) &&
 	    !p->o.no_ledger) {
 		warm_random(&random, sizeof(random));
 		snprintf(name, sizeof(name), WARM_DIR "/spool-%016llx", (unsigned long long)random);
-		r->spool_fd = openat(p->volume_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		r->spool_fd = openat(p->volume_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
+				     0600);
 		if (r->spool_fd >= 0)
 			unlinkat(p->volume_fd, name, 0);
 	}
@@ -504,10 +503,10 @@ static int note_published(struct round *r, struct warm_id id, struct warm_error 
 			const struct warm_scan_file *f = &r->scan.files[g->first_file + k];
 			bool restored = old != NULL && k < old->n_files &&
 					(old->flags & WARM_LEDGER_RESTORED) != 0;
-			files[k] = (struct warm_ledger_file){
-				(char *)(uintptr_t)f->path, f->seen.size, f->seen.mtime_ns,
-				restored ? old->files[k].atime_ns : f->atime_ns
-			};
+			files[k] = (struct warm_ledger_file){ (char *)(uintptr_t)f->path,
+							      f->seen.size, f->seen.mtime_ns,
+							      restored ? old->files[k].atime_ns
+								       : f->atime_ns };
 		}
 		struct warm_ledger_group entry = {
 			.name = (char *)(uintptr_t)g->name,
@@ -663,10 +662,9 @@ static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 	return rc;
 }
 
-int warm_publisher_run(struct warm_publisher *p, enum warm_publish_mode mode,
-		       const char *complete, warm_scan_dir_fn dir_fn, void *dir_arg,
-		       const struct warm_call *call, struct warm_publish_report *ret_report,
-		       struct warm_error *err)
+int warm_publisher_run(struct warm_publisher *p, enum warm_publish_mode mode, const char *complete,
+		       warm_scan_dir_fn dir_fn, void *dir_arg, const struct warm_call *call,
+		       struct warm_publish_report *ret_report, struct warm_error *err)
 {
 	struct round r = {
 		.p = p,

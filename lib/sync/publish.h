@@ -41,10 +41,10 @@ enum warm_publish_mode {
 struct warm_publish_report {
 	size_t layers, groups, files; /* put by this round */
 	uint64_t raw_bytes, bytes;    /* of these: in the volume, in the store */
-	size_t waiting;	 /* groups that are new but not settled, or being written */
-	size_t torn;	 /* groups that are new and not whole */
-	size_t withheld; /* groups never published: secrets, unreadable files */
-	size_t present;	 /* new groups that the store had already */
+	size_t waiting;		      /* groups that are new but not settled, or being written */
+	size_t torn;		      /* groups that are new and not whole */
+	size_t withheld;	      /* groups never published: secrets, unreadable files */
+	size_t present;		      /* new groups that the store had already */
 	size_t volume_groups;
 	size_t used, inert; /* restored groups: opened since, or not */
 	int64_t scan_ms, pack_ms, put_ms;
@@ -70,9 +70,8 @@ static inline void warm_publisher_scope(struct warm_publisher **p)
  * Errors: of the store: TRANSIENT, DENIED, CANCELED, NO_SPACE; of the volume: NOT_FOUND, DENIED,
  *         NO_SPACE for the spool; NO_MEMORY. `ret_report` says what was put before.
  */
-int warm_publisher_run(struct warm_publisher *p, enum warm_publish_mode mode,
-		       const char *complete, warm_scan_dir_fn dir_fn, void *dir_arg,
-		       const struct warm_call *call, struct warm_publish_report *ret_report,
-		       struct warm_error *err) WARM_CHECKED;
+int warm_publisher_run(struct warm_publisher *p, enum warm_publish_mode mode, const char *complete,
+		       warm_scan_dir_fn dir_fn, void *dir_arg, const struct warm_call *call,
+		       struct warm_publish_report *ret_report, struct warm_error *err) WARM_CHECKED;
 
 #endif

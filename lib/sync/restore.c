@@ -46,6 +46,7 @@ struct restore {
 	struct wanted *wanted;
 	size_t n_wanted;
 	int64_t atime_ns;
+	char absent[WARM_PATH_BYTES]; /* a directory that the volume lacks; see exists() */
 	size_t skipped_mount, skipped_cpu, limited;
 };
 
@@ -75,7 +76,8 @@ static int drop_caches(struct restore *r, const char *why, struct warm_error *er
 {
 	const char *root;
 
-	warm_notice(r->o->notices, "volume-dropped", "%s: the caches in the volume are removed", why);
+	warm_notice(r->o->notices, "volume-dropped", "%s: the caches in the volume are removed",
+		    why);
 	for (size_t i = 0; (root = warm_profile_root(r->o->roots, i)) != NULL; i++) {
 		int rc = warm_tree_remove(r->volume_fd, root, err);
 		if (rc != 0)
@@ -299,11 +301,24 @@ static int choose(struct restore *r, struct warm_error *err)
 
 enum presence { ABSENT, PRESENT, BUSY };
 
-static bool exists(int dir_fd, const char *path)
+/* Is it there? In an empty volume most directories are not: one that was found absent answers
+ * for all below it. */
+static bool exists(struct restore *r, const char *path)
 {
 	struct stat st;
+	size_t n = strlen(r->absent);
 
-	return fstatat(dir_fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	if (n > 0 && strncmp(path, r->absent, n) == 0 && (path[n] == '/' || path[n] == '\0'))
+		return false;
+	if (fstatat(r->volume_fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		return true;
+	for (const char *slash = strchr(path, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+		snprintf(r->absent, sizeof(r->absent), "%.*s", (int)(slash - path), path);
+		if (fstatat(r->volume_fd, r->absent, &st, AT_SYMLINK_NOFOLLOW) != 0)
+			return false;
+	}
+	r->absent[0] = '\0';
+	return false;
 }
 
 /* PRESENT: every file is there. ABSENT: the group can be moved in. BUSY: part of it is there and
@@ -317,14 +332,14 @@ static enum presence presence_of(struct restore *r, const struct wanted *w)
 	char unit[WARM_PATH_BYTES];
 
 	for (size_t k = 0; k < w->group->n_files; k++)
-		there += exists(r->volume_fd, index->files[w->group->first_file + k].path);
+		there += exists(r, index->files[w->group->first_file + k].path);
 	if (there == w->group->n_files)
 		return PRESENT;
 	for (size_t k = 0; k < w->group->n_files; k++) {
 		const char *path = index->files[w->group->first_file + k].path;
 		size_t n = warm_group_unit(w->group->name, path);
 		snprintf(unit, sizeof(unit), "%.*s", (int)n, path);
-		if (!exists(r->volume_fd, unit))
+		if (!exists(r, unit))
 			continue;
 		/* One of several units is in: an earlier run was cut off between them, if the
 		 * ledger knows this very file. */
@@ -332,10 +347,10 @@ static enum presence presence_of(struct restore *r, const struct wanted *w)
 		bool ours = false;
 		if (planned != NULL && fstatat(r->volume_fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0)
 			for (size_t i = 0; i < planned->n_files; i++)
-				ours = ours || (strcmp(planned->files[i].path, path) == 0 &&
-						planned->files[i].size == (uint64_t)st.st_size &&
-						planned->files[i].mtime_ns ==
-							warm_timespec_ns(st.st_mtim));
+				ours = ours ||
+				       (strcmp(planned->files[i].path, path) == 0 &&
+					planned->files[i].size == (uint64_t)st.st_size &&
+					planned->files[i].mtime_ns == warm_timespec_ns(st.st_mtim));
 		foreign = foreign || !ours;
 	}
 	return foreign ? BUSY : ABSENT;
@@ -364,8 +379,8 @@ static uint64_t limit_bytes(struct restore *r)
 
 /* ---- fetching ---- */
 
-static int fetch_catalog(struct restore *r, const struct warm_catalog *catalog,
-			 const bool *take, struct warm_error *err)
+static int fetch_catalog(struct restore *r, const struct warm_catalog *catalog, const bool *take,
+			 struct warm_error *err)
 {
 	size_t n = 0;
 	scope_free struct warm_fetch_item *items = calloc(r->n_wanted + 1, sizeof(*items));
@@ -442,8 +457,8 @@ static int plan_ledger(struct restore *r, const bool *take, struct warm_error *e
 		const struct warm_index *index = index_of(w);
 		if (!take[i] || !w->fetched)
 			continue;
-		scope_free struct warm_ledger_file *files =
-			calloc(w->group->n_files + 1, sizeof(*files));
+		scope_free struct warm_ledger_file *files = calloc(w->group->n_files + 1,
+								   sizeof(*files));
 		if (files == NULL)
 			return warm_error_nomem(err, w->group->n_files * sizeof(*files));
 		for (size_t k = 0; k < w->group->n_files; k++) {
@@ -527,9 +542,9 @@ static int merge_dir(struct merge *m, int from_fd, int to_fd, size_t at, struct 
 			continue;
 		memcpy(m->path + at, e->d_name, n + 1);
 		int rc = warm_file_move(from_fd, e->d_name, to_fd, e->d_name, &move_err);
-		if (rc == 0 || (rc == WARM_EXISTS &&
-				bsearch(&path, m->units, m->n_units, sizeof(*m->units),
-					compare_strings) != NULL))
+		if (rc == 0 ||
+		    (rc == WARM_EXISTS && bsearch(&path, m->units, m->n_units, sizeof(*m->units),
+						  compare_strings) != NULL))
 			continue;
 		if (rc != WARM_EXISTS) {
 			if (err != NULL)

@@ -26,7 +26,7 @@ struct warm_restore_options {
 	unsigned jobs;	    /* 0: by the CPUs */
 	uint64_t max_bytes; /* to add to the volume; 0: half of what is free */
 	bool dry_run;	    /* look, fetch nothing, change nothing */
-	const char *mount; /* path that the groups will be used under; NULL: the volume's own */
+	const char *mount;  /* path that the groups will be used under; NULL: the volume's own */
 	const struct warm_profile_roots *roots;
 	const struct warm_notices *notices;
 	void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
@@ -43,16 +43,16 @@ enum warm_restore_status {
 
 struct warm_restore_result {
 	enum warm_restore_status status;
-	size_t layers;	/* that hold what was wanted */
-	size_t groups;	/* in the volume now, of those wanted */
-	size_t files;	/* moved in by this run */
-	uint64_t bytes; /* of these files */
-	size_t present_files; /* wanted and there before */
+	size_t layers;		/* that hold what was wanted */
+	size_t groups;		/* in the volume now, of those wanted */
+	size_t files;		/* moved in by this run */
+	uint64_t bytes;		/* of these files */
+	size_t present_files;	/* wanted and there before */
 	uint64_t fetched_bytes; /* of frames */
 	int64_t list_ms, index_ms, fetch_ms, place_ms;
 	char fallback_version[WARM_KEY_PART_BYTES]; /* "" when none was used */
-	bool complete; /* the key itself carries the complete mark */
-	char reason[256]; /* empty when there is nothing to say */
+	bool complete;				    /* the key itself carries the complete mark */
+	char reason[256];			    /* empty when there is nothing to say */
 };
 
 const char *warm_restore_status_name(enum warm_restore_status status);

@@ -106,9 +106,9 @@ static int add_file(struct scanner *s, size_t path_bytes, const struct stat *st,
 	if (strcmp(s->place.group, path) != 0) {
 		/* Neighbours mostly share a group: keep its name once. */
 		const char *last = scan->n_files > 0 ? s->found[scan->n_files - 1].group : "";
-		group = strcmp(s->place.group, last) == 0 ?
-				last :
-				keep_string(scan, s->place.group, strlen(s->place.group));
+		group = strcmp(s->place.group, last) == 0
+				? last
+				: keep_string(scan, s->place.group, strlen(s->place.group));
 		if (group == NULL)
 			return warm_error_nomem(err, path_bytes);
 	}
@@ -187,7 +187,8 @@ static int build_groups(struct scanner *s, struct warm_error *err)
 	struct warm_scan *scan = s->scan;
 	size_t n = scan->n_files;
 
-	qsort_r(s->found, n, sizeof(*s->found), compare_found, scan);
+	if (n > 1)
+		qsort_r(s->found, n, sizeof(*s->found), compare_found, scan);
 	struct warm_scan_file *files = calloc(n + 1, sizeof(*files));
 	if (files == NULL)
 		return warm_error_nomem(err, n * sizeof(*files));

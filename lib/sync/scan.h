@@ -39,7 +39,7 @@ struct warm_scan {
 	size_t skipped_kinds;	   /* links, devices, sockets */
 	size_t skipped_unreadable; /* directories and files without permission */
 	size_t skipped_large;
-	char first_skipped[160]; /* a path among them, for the message */
+	char first_skipped[160];	/* a path among them, for the message */
 	struct warm_scan_chunk *chunks; /* strings */
 };
 

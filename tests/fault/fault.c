@@ -17,14 +17,16 @@
  *	WARM_FAULT_BOOT_ID=FILE  is opened in place of the kernel's boot_id
  *	WARM_FAULT_COUNT=FILE    gets the number of calls by class when the program ends
  *
- * Classes: malloc (calloc, realloc), open (openat, openat2), write (pwrite, ftruncate,
+ * Classes: malloc (calloc, realloc; but for libcrypto and libarchive: the one crashes when its
+ * start fails, the other ends the program), libmalloc (the same, of these two), open (openat, openat2), write (pwrite, ftruncate,
  * copy_file_range), fsync, rename (linkat), close (of a file opened for writing), mkdir, unlink,
- * poll, thread (pthread_create); any: all but malloc, poll and thread; fs: what changes a file
+ * poll, thread (pthread_create); any: all but memory, poll and thread; fs: what changes a file
  * system, an open with O_CREAT among it.
  */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -44,6 +46,7 @@
 
 enum class {
 	MALLOC,
+	LIBMALLOC,
 	OPEN,
 	WRITE,
 	FSYNC,
@@ -62,9 +65,10 @@ static const struct {
 	const char *name;
 	int os_errno;
 } classes[CLASSES] = {
-	{ "malloc", ENOMEM }, { "open", EMFILE },  { "write", ENOSPC },	 { "fsync", EIO },
-	{ "rename", ENOSPC }, { "close", EIO },	   { "mkdir", ENOSPC },	 { "unlink", EIO },
-	{ "poll", ENOMEM },   { "thread", EAGAIN }, { "any", EIO },	 { "fs", ENOSPC },
+	{ "malloc", ENOMEM }, { "libmalloc", ENOMEM }, { "open", EMFILE },  { "write", ENOSPC },
+	{ "fsync", EIO },     { "rename", ENOSPC },    { "close", EIO },    { "mkdir", ENOSPC },
+	{ "unlink", EIO },    { "poll", ENOMEM },      { "thread", EAGAIN }, { "any", EIO },
+	{ "fs", ENOSPC },
 };
 
 enum action { FAIL, KILL, STOP, HANG };
@@ -234,6 +238,8 @@ static void take_directive(const char *text, size_t n)
 	rules[n_rules++] = r;
 }
 
+static int take_library(struct dl_phdr_info *info, size_t bytes, void *arg);
+
 static void setup(void)
 {
 	const char *text = getenv("WARM_FAULT");
@@ -245,6 +251,7 @@ static void setup(void)
 		take_directive(text, n);
 		text += n + (text[n] == ',');
 	}
+	dl_iterate_phdr(take_library, NULL);
 	atomic_store(&armed, true);
 }
 
@@ -297,19 +304,56 @@ EXPORT void _exit(int code)
 
 /* ---- memory, threads ---- */
 
+enum { MAX_RANGES = 8 };
+static struct {
+	uintptr_t start, end;
+} library_code[MAX_RANGES];
+static int n_ranges;
+
+static int take_library(struct dl_phdr_info *info, size_t bytes, void *arg)
+{
+	(void)bytes;
+	(void)arg;
+	if (strstr(info->dlpi_name, "libcrypto") == NULL &&
+	    strstr(info->dlpi_name, "libarchive") == NULL)
+		return 0;
+	for (int i = 0; i < info->dlpi_phnum && n_ranges < MAX_RANGES; i++)
+		if (info->dlpi_phdr[i].p_type == PT_LOAD &&
+		    (info->dlpi_phdr[i].p_flags & PF_X) != 0) {
+			library_code[n_ranges].start = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
+			library_code[n_ranges].end =
+				library_code[n_ranges].start + info->dlpi_phdr[i].p_memsz;
+			n_ranges++;
+		}
+	return 0;
+}
+
+static bool no_memory(const void *caller)
+{
+	enum class class = MALLOC;
+
+	if (!atomic_load_explicit(&armed, memory_order_relaxed))
+		return false;
+	for (int i = 0; i < n_ranges; i++)
+		if ((uintptr_t)caller >= library_code[i].start &&
+		    (uintptr_t)caller < library_code[i].end)
+			class = LIBMALLOC;
+	return faulted(class, false, false);
+}
+
 EXPORT void *malloc(size_t bytes)
 {
-	return faulted(MALLOC, false, false) ? NULL : __libc_malloc(bytes);
+	return no_memory(__builtin_return_address(0)) ? NULL : __libc_malloc(bytes);
 }
 
 EXPORT void *calloc(size_t n, size_t bytes)
 {
-	return faulted(MALLOC, false, false) ? NULL : __libc_calloc(n, bytes);
+	return no_memory(__builtin_return_address(0)) ? NULL : __libc_calloc(n, bytes);
 }
 
 EXPORT void *realloc(void *old, size_t bytes)
 {
-	return faulted(MALLOC, false, false) ? NULL : __libc_realloc(old, bytes);
+	return no_memory(__builtin_return_address(0)) ? NULL : __libc_realloc(old, bytes);
 }
 
 EXPORT int pthread_create(pthread_t *id, const pthread_attr_t *attr, void *(*fn)(void *), void *arg)

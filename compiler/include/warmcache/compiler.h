@@ -51,7 +51,7 @@ enum warm_compiler_status {
 	WARM_COMPILER_COMPILE_ERROR = 3, /* the program does not compile; `log` is NVRTC's */
 	WARM_COMPILER_HELPER = 4,	 /* the helper is missing, died, or took too long */
 	WARM_COMPILER_NO_MEMORY = 5,
-	WARM_COMPILER_NVRTC = 6,	 /* NVRTC failed otherwise; `nvrtc_result` is its code */
+	WARM_COMPILER_NVRTC = 6, /* NVRTC failed otherwise; `nvrtc_result` is its code */
 };
 
 struct warm_compiler_error {
@@ -62,7 +62,10 @@ struct warm_compiler_error {
 };
 
 /* Start with this, or with zeros. Functions that fail overwrite it; release it before it goes. */
-#define WARM_COMPILER_ERROR_INIT { 0, 0, "", NULL }
+#define WARM_COMPILER_ERROR_INIT \
+	{                        \
+		0, 0, "", NULL   \
+	}
 WARM_COMPILER_API void warm_compiler_error_release(struct warm_compiler_error *error);
 
 /* What a hit checks of entries with dependencies; never part of the key. */
@@ -74,22 +77,24 @@ enum warm_compiler_mode {
 };
 
 struct warm_compiler_options {
-	size_t size; /* sizeof(struct warm_compiler_options): set by the macro below */
+	size_t size;	       /* sizeof(struct warm_compiler_options): set by the macro below */
 	const char *cache_dir; /* the volume: entries go to <cache_dir>/nvrtc/v1. NULL:
 				* WARM_CACHE_DIR of the environment; neither: no cache */
 	const char *nvrtc_library; /* libnvrtc's path. NULL: WARM_NVRTC_LIBRARY; a libnvrtc that is
 				    * loaded; LD_LIBRARY_PATH; CUDA's usual places; the
 				    * nvidia wheels of a Python environment */
-	const char *helper; /* path of warmcache-nvrtc. NULL: WARM_NVRTC_HELPER; beside this
+	const char *helper;	   /* path of warmcache-nvrtc. NULL: WARM_NVRTC_HELPER; beside this
 			     * library; ../bin from it; beside the executable */
-	int mode; /* enum warm_compiler_mode */
+	int mode;		   /* enum warm_compiler_mode */
 	const char *const *sealed_dirs; /* for WARM_MODE_SEALED, absolute, NULL-terminated */
 	unsigned max_parallel; /* compiles at once in warm_compiler_compile_many(); 0: the CPUs */
-	unsigned timeout_ms; /* of one compile; 0: ten minutes */
+	unsigned timeout_ms;   /* of one compile; 0: ten minutes */
 };
 
-#define WARM_COMPILER_OPTIONS_INIT { sizeof(struct warm_compiler_options), NULL, NULL, NULL, 0, \
-				     NULL, 0, 0 }
+#define WARM_COMPILER_OPTIONS_INIT                                                    \
+	{                                                                             \
+		sizeof(struct warm_compiler_options), NULL, NULL, NULL, 0, NULL, 0, 0 \
+	}
 
 /* Open a compiler. NVRTC is looked for, not loaded. Strings are copied.
  *
@@ -104,7 +109,7 @@ WARM_COMPILER_API int warm_compiler_open(const struct warm_compiler_options *opt
 WARM_COMPILER_API void warm_compiler_close(struct warm_compiler *compiler);
 
 struct warm_header {
-	const char *name; /* as it is included */
+	const char *name;   /* as it is included */
 	const char *source; /* `source_bytes` bytes */
 	size_t source_bytes;
 };
@@ -123,17 +128,17 @@ struct warm_compile_program {
 };
 
 enum warm_output {
-	WARM_OUTPUT_PTX = 0,	/* its NUL is counted, as by nvrtcGetPTXSize */
+	WARM_OUTPUT_PTX = 0, /* its NUL is counted, as by nvrtcGetPTXSize */
 	WARM_OUTPUT_CUBIN = 1,
 	WARM_OUTPUT_LTOIR = 2,
 	WARM_OUTPUT_OPTIXIR = 3,
 };
 
 enum warm_compile_source {
-	WARM_COMPILE_HIT = 0,	     /* read from the cache */
-	WARM_COMPILE_MISS = 1,	     /* compiled, and stored */
+	WARM_COMPILE_HIT = 0,	      /* read from the cache */
+	WARM_COMPILE_MISS = 1,	      /* compiled, and stored */
 	WARM_COMPILE_UNCACHEABLE = 2, /* compiled; must not be stored, see the reason */
-	WARM_COMPILE_UNSTORED = 3,   /* compiled; could not be stored, see the reason */
+	WARM_COMPILE_UNSTORED = 3,    /* compiled; could not be stored, see the reason */
 };
 
 /* Compile, or read.

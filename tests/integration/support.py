@@ -1,0 +1,434 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the integration tests share: running the programs, making trees, checking groups."""
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+
+import layer
+
+MACHINE = os.uname().machine
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# Exit codes of lib/base/error.c.
+INVALID, NOT_FOUND, TRANSIENT, CORRUPT, DENIED, NO_SPACE, LIMIT, NO_MEMORY, CANCELED = range(2, 11)
+FIELDS = {"status", "key", "layers", "files", "bytes", "present_files", "fetched_bytes",
+          "duration_ms", "phases", "complete", "reason"}
+TIMEOUT = 60
+
+
+class Skip(Exception):
+    pass
+
+
+def alone(fn):
+    """The test changes something of the whole machine: nothing else runs beside it."""
+    fn.alone = True
+    return fn
+
+
+def need_root():
+    if os.geteuid() != 0:
+        raise Skip("needs root")
+
+
+def need(program):
+    if shutil.which(program) is None:
+        raise Skip("needs %s" % program)
+
+
+# ---- trees ----
+
+def elf(payload=b""):
+    """The smallest ELF file that is whole: a header, two section headers, a section."""
+    start = 64 + 2 * 64
+    head = b"\x7fELF" + bytes([2, 1, 1]) + b"\0" * 9
+    head += struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, 0, 64, 0, 64, 0, 0, 64, 2, 0)
+    null = b"\0" * 64
+    section = struct.pack("<IIQQQQIIQQ", 0, 1, 0, 0, start, len(payload), 0, 0, 1, 0)
+    return head + null + section + payload
+
+
+def _hash_name(seed):
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+    digest = hashlib.sha256(seed.encode()).digest() * 2
+    return "".join(letters[b % 32] for b in digest[:52])
+
+
+def blob(seed, n):
+    return random.Random(seed).randbytes(n)
+
+
+def triton_group(name, size=3000, below="triton"):
+    """{path: bytes} of one Triton directory; __grp__ last, as Triton writes it."""
+    top = "%s/%s" % (below, _hash_name(name))
+    files = {"%s/k.cubin" % top: elf(blob(name, size)),
+             "%s/k.ptx" % top: blob(name + "p", size),
+             "%s/k.json" % top: json.dumps({"name": name}).encode()}
+    children = {os.path.basename(p): "/cache/" + p for p in files}
+    files["%s/__grp__k.json" % top] = json.dumps({"child_paths": children}).encode()
+    return files
+
+
+def inductor_file(name, size=2000):
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return {"inductor/%s/c%s.py" % (digest[:2], digest): blob(name, size)}
+
+
+def fxgraph_file(name, size=2000):
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return {"inductor/fxgraph/%s/f%s/%s" % (digest[:2], digest, digest): blob(name, size)}
+
+
+def best_config(name):
+    """A mutable file: it rides along and never causes a publish."""
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return {"inductor/%s/c%s.best_config" % (digest[:2], digest): b'{"XBLOCK": 64}'}
+
+
+def flashinfer_group(name, size=2000):
+    """Two directories: generated/ goes in before cached_ops/, and alone means nothing."""
+    files = {"flashinfer/0.2/cached_ops/%s/%s.so" % (name, name): elf(blob(name, size)),
+             "flashinfer/0.2/cached_ops/%s/.ninja_log" % name: b"# v5\n1\t2\t3\t%s.so\tab\n" %
+             name.encode(),
+             "flashinfer/0.2/cached_ops/%s/build.ninja" % name: b"rule x"}
+    for part in "ab":
+        files["flashinfer/0.2/generated/%s/%s.cu" % (name, part)] = blob(name + part, size)
+    return files
+
+
+def other_file(name, size=1000):
+    """Under no profile's root: a group of its own, not self-keyed."""
+    return {"own/%s.bin" % name: blob(name, size)}
+
+
+class Tree:
+    """Groups: a list of {path: bytes}, each right only as a whole."""
+
+    def __init__(self, groups):
+        self.groups = [dict(g) for g in groups]
+
+    @property
+    def files(self):
+        return {p: d for g in self.groups for p, d in g.items()}
+
+    def write(self, volume, old=True):
+        for path, data in self.files.items():
+            full = os.path.join(volume, path)
+            os.makedirs(os.path.dirname(full), exist_ok=True)
+            with open(full, "wb") as f:
+                f.write(data)
+            if old:
+                os.utime(full, (time.time() - 100, time.time() - 100))
+
+    def __add__(self, other):
+        return Tree(self.groups + other.groups)
+
+
+def small_tree(name="a", triton=3, others=2):
+    return Tree([triton_group("%s%d" % (name, i)) for i in range(triton)] +
+                [inductor_file("%s%d" % (name, i)) for i in range(others)] +
+                [fxgraph_file("%s%d" % (name, i)) for i in range(others)])
+
+
+def snapshot(top, ours=False):
+    """{path: bytes} of the files below `top`, links as text; .warmcache only with `ours`."""
+    found = {}
+    for where, dirs, files in os.walk(top):
+        if not ours and where == top:
+            dirs[:] = [d for d in dirs if d != ".warmcache"]
+        for name in files + [d for d in dirs if os.path.islink(os.path.join(where, d))]:
+            full = os.path.join(where, name)
+            rel = os.path.relpath(full, top)
+            if os.path.islink(full):
+                found[rel] = b"-> " + os.readlink(full).encode()
+            elif os.path.isfile(full):
+                with open(full, "rb") as f:
+                    found[rel] = f.read()
+            else:
+                found[rel] = b"special"
+    return found
+
+
+def check_whole(volume, tree, what="", foreign=()):
+    """Each group is there wholly or not at all, byte for byte, and nothing else is. Returns how
+    many are there."""
+    have = snapshot(volume)
+    n = 0
+    for group in tree.groups:
+        there = [p for p in group if p in have]
+        if not there or sorted(there) == sorted(p for p in group if "/generated/" in p):
+            continue
+        assert len(there) == len(group), "%s: torn group: of %s only %s" % (
+            what, sorted(group), sorted(there))
+        for path in there:
+            assert have[path] == group[path], "%s: %s has other bytes (%d for %d)" % (
+                what, path, len(have[path]), len(group[path]))
+        n += 1
+    extra = set(have) - set(tree.files) - set(foreign)
+    assert not extra, "%s: not of the cache: %s" % (what, sorted(extra)[:3])
+    return n
+
+
+def check_store(store, tree=None):
+    """Every object parses to its end, and holds whole groups only. Returns all groups' names."""
+    names = []
+    for path in layer.objects(store):
+        _, contents = layer.read(path)
+        got = layer.read(path)[0]
+        names += [g["name"] for g in got.groups]
+        if tree is None:
+            continue
+        for group in tree.groups:
+            there = [p for p in group if p in contents]
+            assert not there or len(there) == len(group), "a torn group in %s" % path
+            for p in there:
+                assert contents[p] == group[p], "%s in %s has other bytes" % (p, path)
+        extra = set(contents) - set(tree.files)
+        assert not extra, "not of the tree: %s" % sorted(extra)[:3]
+    return names
+
+
+# ---- programs ----
+
+class Result:
+    def __init__(self, code, err, result, took):
+        self.code, self.err, self.json, self.took = code, err, result, took
+
+    @property
+    def status(self):
+        return self.json["status"]
+
+    def __repr__(self):
+        return "exit %s, %s\n%s" % (self.code, self.json, self.err)
+
+
+class Sidecar:
+    def __init__(self, args, env):
+        self.lines = []
+        self.process = subprocess.Popen(args, env=env, stdin=subprocess.DEVNULL,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                        text=True, errors="replace")
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip())
+
+    @property
+    def log(self):
+        return "\n".join(self.lines)
+
+    def count(self, text):
+        return sum(text in line for line in list(self.lines))
+
+    def wait_for(self, text, n=1, timeout=20):
+        end = time.monotonic() + timeout
+        while self.count(text) < n:
+            assert time.monotonic() < end, "no '%s' in:\n%s" % (text, self.log)
+            assert self.process.poll() is None or self.count(text) >= n or self._drain(), \
+                "the sidecar ended (%s):\n%s" % (self.process.returncode, self.log)
+            time.sleep(0.02)
+
+    def _drain(self):
+        self._reader.join(1)
+        return False
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def wait(self, timeout=20):
+        code = self.process.wait(timeout)
+        self._reader.join(5)
+        return code
+
+    def stop(self, timeout=20):
+        self.signal(signal.SIGTERM)
+        try:
+            return self.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError("SIGTERM didn't end it in %d s:\n%s" % (timeout, self.log))
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join(5)
+
+
+class Context:
+    """One test's own directory and what it started."""
+
+    def __init__(self, bin_dir, quick, name):
+        self.bin = os.path.abspath(bin_dir)
+        self.quick = quick
+        self.tmp = tempfile.mkdtemp(prefix="warm-%s." % name[:20])
+        os.chmod(self.tmp, 0o755)
+        self.store = self.path("store")
+        self.volume = self.dir("volume")
+        self.random = random.Random(name)
+        self._undo = contextlib.ExitStack()
+        self._n = 0
+
+    def path(self, *parts):
+        return os.path.join(self.tmp, *parts)
+
+    def dir(self, name):
+        os.makedirs(self.path(name), exist_ok=True)
+        return self.path(name)
+
+    def clear(self, path=None):
+        """Empty a directory, keeping its path: Triton's groups are bound to it."""
+        path = path or self.volume
+        shutil.rmtree(path)
+        os.mkdir(path)
+
+    def fresh(self, stem="v"):
+        self._n += 1
+        return self.dir("%s%d" % (stem, self._n))
+
+    def undo(self, fn, *args):
+        self._undo.callback(fn, *args)
+
+    def end(self):
+        try:
+            self._undo.close()
+        finally:
+            subprocess.call(["chmod", "-R", "u+rwX", self.tmp], stderr=subprocess.DEVNULL)
+            shutil.rmtree(self.tmp, ignore_errors=True)
+
+    @property
+    def libfault(self):
+        return os.path.join(os.path.dirname(self.bin), "tests", "libfault.so")
+
+    def compile(self, source, name, *flags):
+        need("cc")
+        out = self.path(name)
+        subprocess.check_call(["cc", "-shared", "-fPIC", "-O1", "-D_GNU_SOURCE", "-o", out,
+                               source] + list(flags))
+        return out
+
+    def env(self, fault=None, preload=None, **more):
+        env = {k: v for k, v in os.environ.items() if not k.startswith("WARM_")}
+        # The programs' own leaks and races are other tests' business; malloc faults need that
+        # nothing else stands in between.
+        if fault is not None or "WARM_FAULT_COUNT" in more or "WARM_FAULT_BOOT_ID" in more:
+            if not os.path.exists(self.libfault):
+                raise Skip("needs libfault.so")
+            preload = self.libfault
+        if preload is not None:
+            env["LD_PRELOAD"] = preload
+        if fault is not None:
+            env["WARM_FAULT"] = fault
+        env.update({k: str(v) for k, v in more.items()})
+        return env
+
+    def target(self, volume, store, model, version):
+        args = ["--volume", volume or self.volume, "--model", model, "--version", version]
+        for one in (store if isinstance(store, list) else [store or self.store]):
+            args += ["--store", one]
+        return args
+
+    def init(self, *args, volume=None, store=None, model="m", version="v1", env=None, prefix=(),
+             bare=False, timeout=TIMEOUT):
+        """Run warmcache-init; the result must be JSON of at most 1 KiB with all fields."""
+        fd, out = tempfile.mkstemp(dir=self.tmp, prefix="result.")
+        os.fchmod(fd, 0o666)
+        os.close(fd)
+        line = list(prefix) + [os.path.join(self.bin, "warmcache-init")]
+        line += [] if bare else self.target(volume, store, model, version)
+        line += ["--result", out] + list(args)
+        start = time.monotonic()
+        p = subprocess.run(line, env=env or self.env(), stdin=subprocess.DEVNULL,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout,
+                           text=True, errors="replace")
+        took = time.monotonic() - start
+        with open(out, "rb") as f:
+            raw = f.read()
+        os.unlink(out)
+        assert p.returncode not in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS), p.stderr
+        assert "Sanitizer" not in p.stderr, p.stderr
+        result = None
+        if raw:
+            assert len(raw) <= 1024, "the result has %d bytes" % len(raw)
+            result = json.loads(raw.decode())
+            assert FIELDS <= set(result), "fields that lack: %s" % (FIELDS - set(result))
+            assert {"list", "index", "fetch", "place"} == set(result["phases"])
+        return Result(p.returncode, p.stderr, result, took)
+
+    def sidecar(self, *args, volume=None, store=None, model="m", version="v1", env=None,
+                prefix=()):
+        line = list(prefix) + [os.path.join(self.bin, "warmcache-sidecar")]
+        line += self.target(volume, store, model, version)
+        s = Sidecar(line + list(args), env or self.env())
+        self.undo(s.kill)
+        return s
+
+    def publish(self, tree=None, *args, volume=None, **kw):
+        """Publish `tree` by a sidecar that is told to end at once. Returns its log."""
+        volume = volume or self.fresh("model")
+        if tree is not None:
+            tree.write(volume)
+        s = self.sidecar("--settle=0", *args, volume=volume, **kw)
+        s.wait_for("state=started")
+        assert s.stop() == 0, s.log
+        return s.log
+
+    def mount(self, *args):
+        """mount ...; undone at the test's end."""
+        need_root()
+        need("mount")
+        if subprocess.call(["mount"] + list(args), stderr=subprocess.DEVNULL) != 0:
+            raise Skip("mount %s is refused here" % " ".join(args))
+        self.undo(subprocess.call, ["umount", "-l", args[-1]])
+
+    def as_nobody(self):
+        """Command line prefix that drops root."""
+        need_root()
+        need("setpriv")
+        return ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+class Failures:
+    """`with failures:` notes a failed assertion and goes on; tell() raises what was noted."""
+
+    def __init__(self):
+        self.noted = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, AssertionError):
+            self.noted.append(str(error))
+            return True
+        return False
+
+    def tell(self):
+        if self.noted:
+            raise AssertionError("%d failures, among them:\n- %s" % (
+                len(self.noted), "\n- ".join(f[:900] for f in self.noted[:3])))
+
+
+def counts(path):
+    with open(path) as f:
+        return {k: int(v) for k, v in (line.split() for line in f)}
+
+
+def sweep(total, quick, dense=40):
+    """1..total: all of the first, then in growing steps."""
+    n, at = [], 1
+    while at <= total:
+        n.append(at)
+        step = max(1, (at - dense) // (6 if quick else 25)) if at > dense else 1
+        at += step
+    return n
