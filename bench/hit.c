@@ -37,7 +37,7 @@ static char *make_source(void)
 	char *source = malloc(SOURCE_BYTES + 1024);
 	size_t used = 0;
 
-	for (int i = 0; source != NULL && i < 3; i++)
+	for (int i = 0; source != NULL && i < 8; i++)
 		used += (size_t)sprintf(
 			source + used,
 			"extern \"C\" __global__ void k%d(float *x, float a, int n)\n{\n"

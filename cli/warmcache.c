@@ -145,6 +145,8 @@ int cli_publish_dir(struct cli *cli, const char *dir, const char *what, struct w
 		.no_ledger = true,
 		.roots = &cli->target.roots,
 		.notices = &warm_log_notices,
+		.progress = cli_progress,
+		.progress_arg = cli,
 	};
 	scope_publisher struct warm_publisher *p = NULL;
 	struct warm_publish_report r = { 0 };
@@ -152,6 +154,7 @@ int cli_publish_dir(struct cli *cli, const char *dir, const char *what, struct w
 	int rc = warm_publisher_open(&o, &p, err);
 	if (rc == 0)
 		rc = warm_publisher_run(p, WARM_PUBLISH_ALL, NULL, NULL, NULL, &cli->call, &r, err);
+	cli_progress_end(cli);
 	if (rc != 0)
 		return rc;
 	if (cli->options->json) {

@@ -95,8 +95,9 @@ struct sidecar {
 	/* schedule, monotonic ms; 0: none */
 	int64_t next_round_ms, next_status_ms, last_publish_ms, last_new_ms;
 	int64_t backoff_ms;
-	bool changed; /* something happened since the last round began */
-	bool now;     /* SIGUSR1 */
+	unsigned fruitless; /* looks in a row at groups that don't settle */
+	bool changed;	    /* something happened since the last round began */
+	bool now;	    /* SIGUSR1 */
 	bool ending, final_done;
 
 	/* totals */
@@ -324,25 +325,29 @@ static void end_round(struct sidecar *s)
 }
 
 /* When to look next. The first publish comes as soon as something has settled; after that the
- * interval counts. */
+ * interval counts. What doesn't settle is looked at again, each time later. */
 static void schedule(struct sidecar *s)
 {
-	int64_t now = warm_clock_ms();
+	int64_t now = warm_clock_ms(), settle = opt.settle_ms > 100 ? opt.settle_ms : 100;
 
 	if (s->working || s->next_round_ms != 0)
 		return;
-	bool clock = s->by_clock || atomic_load(&s->too_many_dirs);
-	if (!s->changed && s->report.waiting == 0 && s->report.torn == 0 && !clock)
-		return;
-	int64_t due;
-	if (s->last_publish_ms == 0)
-		due = now + (opt.settle_ms > 0 ? opt.settle_ms : 100);
-	else
-		due = s->last_publish_ms + jitter(opt.interval_ms);
-	/* Something that doesn't settle is looked at again, not all the time. */
-	if (!s->changed && s->last_publish_ms != 0 && due < now + opt.interval_ms / 2)
+	if (s->changed)
+		s->fruitless = 0;
+	int64_t due = now + settle;
+	if (!s->changed && s->report.waiting + s->report.torn > 0) {
+		due = now + (settle << (s->fruitless < 6 ? s->fruitless++ : 6));
+		if (due > now + opt.interval_ms && opt.interval_ms > settle)
+			due = now + opt.interval_ms;
+	} else if (!s->changed) {
+		if (!s->by_clock && !atomic_load(&s->too_many_dirs))
+			return;
 		due = now + jitter(opt.interval_ms);
-	s->next_round_ms = due > now ? due : now;
+	}
+	int64_t allowed = s->last_publish_ms + jitter(opt.interval_ms);
+	if (s->last_publish_ms != 0 && due < allowed)
+		due = allowed;
+	s->next_round_ms = due;
 }
 
 static void arm_timer(const struct sidecar *s)

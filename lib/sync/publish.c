@@ -455,8 +455,9 @@ static int open_spool(struct round *r, struct warm_error *err)
 
 	if (p->o.no_ledger) {
 		/* Not our volume: nothing of ours is written there. */
-		r->spool_fd = open(getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp",
-				   O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+		const char *tmp = getenv("TMPDIR");
+		r->spool_fd = open(tmp != NULL ? tmp : "/tmp", O_RDWR | O_TMPFILE | O_CLOEXEC,
+				   0600);
 	} else {
 		if (fstatvfs(p->volume_fd, &fs) == 0 &&
 		    (uint64_t)fs.f_bavail * fs.f_frsize < SPARE_BYTES)
@@ -653,8 +654,15 @@ static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 	rc = ask_store(r, err);
 	if (rc == 0 && r->report->complete)
 		r->complete = NULL; /* marked already */
-	for (size_t i = 0; rc == 0 && i < r->n_candidates; i++)
+	uint64_t total = 0, done = 0;
+	for (size_t i = 0; i < r->n_candidates; i++)
+		total += r->candidates[i].group->bytes;
+	for (size_t i = 0; rc == 0 && i < r->n_candidates; i++) {
 		rc = pack_one(r, &r->candidates[i], err);
+		done += r->candidates[i].group->bytes;
+		if (p->o.progress != NULL)
+			p->o.progress(p->o.progress_arg, done, total);
+	}
 	if (rc == 0 && r->n_packed == 0 && r->complete != NULL && r->pack == NULL)
 		rc = open_spool(r, err);
 	if (rc == 0 && r->pack != NULL && (r->n_packed > 0 || r->complete != NULL))

@@ -29,6 +29,9 @@ struct warm_publish_options {
 	bool no_ledger;		 /* for directories that are no volume: subtract by name alone */
 	const struct warm_profile_roots *roots;
 	const struct warm_notices *notices;
+	/* Called now and then with raw bytes packed so far and to pack; may be NULL. */
+	void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
+	void *progress_arg;
 };
 
 enum warm_publish_mode {

@@ -187,7 +187,7 @@ static int build_groups(struct scanner *s, struct warm_error *err)
 	struct warm_scan *scan = s->scan;
 	size_t n = scan->n_files;
 
-	if (n > 1)
+	if (n > 1 && s->found != NULL)
 		qsort_r(s->found, n, sizeof(*s->found), compare_found, scan);
 	struct warm_scan_file *files = calloc(n + 1, sizeof(*files));
 	if (files == NULL)

@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/scratch.h"
+
+#include <fcntl.h>
+#include <time.h>
+
+#include "lib/sync/compact.h"
+#include "lib/sync/restore.h"
+
+static const struct warm_id first = { 1700000000000, 1 }, second = { 1700000000001, 2 },
+			    third = { 1700000000002, 3 };
+
+struct house {
+	struct scratch s;
+	struct warm_store *store;
+	struct warm_key key;
+	struct heard heard;
+};
+
+static struct house *open_house(void)
+{
+	struct house *h = calloc(1, sizeof(*h));
+
+	assert_non_null(h);
+	h->s = scratch_open();
+	h->key = key_of("llama", "v1");
+	put_dir(h->s.fd, "store");
+	put_dir(h->s.fd, "work");
+	assert_int_equal(warm_store_open(scratch_path(&h->s, "store"), &h->store, NULL), 0);
+	return h;
+}
+
+static void close_house(struct house *h)
+{
+	warm_store_free(h->store);
+	scratch_close(&h->s);
+	free(h);
+}
+
+static int compact(struct house *h, int64_t min_age_ms, struct warm_compact_report *r)
+{
+	struct warm_notices notices = { hear, &h->heard };
+	struct warm_compact_options o = { .store = h->store,
+					  .key = h->key,
+					  .work_dir = scratch_path(&h->s, "work"),
+					  .min_age_ms = min_age_ms,
+					  .notices = &notices };
+	struct warm_error err = { 0 };
+
+	int rc = warm_compact_run(&o, NULL, r, &err);
+	if (rc != 0)
+		print_message("# %s\n", err.msg);
+	/* Nothing of it is left in the work directory. */
+	scope_close int work = openat(h->s.fd, "work", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char *left = list_tree(work, false);
+	assert_string_equal(left, "");
+	free(left);
+	return rc;
+}
+
+static size_t listed(struct house *h)
+{
+	scope_catalog struct warm_catalog c = { 0 };
+
+	assert_int_equal(warm_catalog_list(&c, h->store, &h->key, false, NULL, NULL), 0);
+	return c.n_layers;
+}
+
+/* What a reader finds, as "name=contents\n" of all live groups of one file. */
+static char *contents(struct house *h, const char *mount)
+{
+	struct scratch volume = scratch_open();
+	struct warm_restore_result result;
+	struct warm_restore_options o = { .store = h->store,
+					  .key = h->key,
+					  .volume = volume.path,
+					  .fallback = WARM_FALLBACK_NONE,
+					  .mount = mount };
+	struct warm_error err = { 0 };
+
+	if (warm_restore_run(&o, NULL, &result, &err) != 0)
+		print_message("# restore: %s\n", err.msg);
+	char *tree = list_tree(volume.fd, true);
+	scratch_close(&volume);
+	return tree;
+}
+
+static void put(struct house *h, struct warm_id id, const struct made_group *groups, size_t n)
+{
+	struct made_layer l = { .id = id, .groups = groups, .n_groups = n };
+
+	put_made_layer(h->store, &h->key, &l, NULL);
+}
+
+/* So that a base is older than a `min_age_ms` of 1 by the file system's clock. */
+static void wait_a_moment(void)
+{
+	struct timespec t = { 0, 30 * 1000000 };
+
+	nanosleep(&t, NULL);
+}
+
+TEST(a_base_holds_what_its_layers_held)
+{
+	struct house *h = open_house();
+	struct warm_compact_report r;
+
+	put(h, first,
+	    (struct made_group[]){
+		    { .name = "a", .files = { { .path = "a", .text = "old" } } },
+		    { .name = "d",
+		      .flags = WARM_GROUP_SELF_KEYED,
+		      .files = { { .path = "d/1", .text = "one", .mode = 0111 },
+				 { .path = "d/2", .text = "", .mtime_ns = 5000000001 } } } },
+	    2);
+	put(h, second, (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "new" } } } },
+	    1);
+	char *before = contents(h, NULL);
+	assert_int_equal(compact(h, 0, &r), 0);
+	assert_int_equal(r.folded, 2);
+	assert_int_equal(r.groups, 2);
+	assert_int_equal(r.bad, 0);
+	assert_int_equal(r.deleted, 0);
+	assert_int_equal(r.kept, 2);
+	assert_true(r.base[0] != '\0');
+	assert_int_equal(listed(h), 3);
+	char *after = contents(h, NULL);
+	assert_string_equal(before, after);
+	free(before);
+	free(after);
+	close_house(h);
+}
+
+TEST(a_base_keeps_origins_flags_and_the_complete_mark)
+{
+	struct house *h = open_house();
+	struct warm_compact_report r;
+	struct made_layer marked = { .id = first,
+				     .complete = "template-9",
+				     .groups = (struct made_group[]){
+					     { .name = "a",
+					       .profile = "triton",
+					       .flags = WARM_GROUP_SELF_KEYED | WARM_GROUP_MUTABLE,
+					       .files = { { .path = "a", .text = "x" } } } },
+				     .n_groups = 1 };
+
+	put_made_layer(h->store, &h->key, &marked, NULL);
+	put(h, second, (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "y" } } } }, 1);
+	assert_int_equal(compact(h, 0, &r), 0);
+	scope_catalog struct warm_catalog c = { 0 };
+	assert_int_equal(warm_catalog_list(&c, h->store, &h->key, true, NULL, NULL), 0);
+	assert_int_equal(warm_catalog_read(&c, h->store, NULL, NULL, NULL), 0);
+	assert_string_equal(warm_catalog_complete(&c), "template-9");
+	const struct warm_index *base = c.layers[0].index;
+	assert_int_equal(base->kind, WARM_BASE);
+	assert_int_equal(base->n_covered, 2);
+	assert_int_equal(base->n_groups, 2);
+	assert_string_equal(base->groups[0].name, "a");
+	assert_string_equal(base->groups[0].profile, "triton");
+	assert_int_equal(base->groups[0].flags, WARM_GROUP_SELF_KEYED | WARM_GROUP_MUTABLE);
+	assert_int_equal(warm_id_compare(base->groups[0].origin, first), 0);
+	assert_int_equal(warm_id_compare(base->groups[1].origin, second), 0);
+	assert_true(warm_id_compare(base->id, second) > 0);
+	assert_true(c.now_ms >= 0);
+	close_house(h);
+}
+
+TEST(covered_layers_go_only_when_their_base_is_old_enough)
+{
+	struct house *h = open_house();
+	struct warm_compact_report r;
+
+	put(h, first, (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
+	put(h, second, (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "2" } } } }, 1);
+	char *before = contents(h, NULL);
+	assert_int_equal(compact(h, 0, &r), 0); /* an hour */
+	assert_int_equal(listed(h), 3);
+	wait_a_moment();
+	assert_int_equal(compact(h, 0, &r), 0);
+	assert_int_equal(r.deleted, 0);
+	assert_string_equal(r.base, ""); /* one layer counts: nothing to fold */
+	assert_int_equal(compact(h, 1, &r), 0);
+	assert_int_equal(r.deleted, 2);
+	assert_int_equal(listed(h), 1);
+	char *after = contents(h, NULL);
+	assert_string_equal(before, after);
+	free(before);
+	free(after);
+	close_house(h);
+}
+
+TEST(a_chain_of_bases_loses_nothing)
+{
+	struct house *h = open_house();
+	struct warm_compact_report r;
+	char name[4][8];
+
+	for (uint64_t round = 0; round < 4; round++) {
+		snprintf(name[round], sizeof(name[round]), "g%d", (int)round);
+		struct made_group g = { .name = name[round],
+					.files = { { .path = name[round], .text = name[round] } } };
+		struct warm_id id = { (uint64_t)warm_clock_wall_ms() + 1000 * (round + 1), round };
+		put(h, id, &g, 1);
+		char *before = contents(h, NULL);
+		assert_int_equal(compact(h, 1, &r), 0);
+		wait_a_moment();
+		char *after = contents(h, NULL);
+		assert_string_equal(before, after);
+		free(before);
+		free(after);
+	}
+	assert_int_equal(compact(h, 1, &r), 0);
+	assert_int_equal(listed(h), 1);
+	char *tree = contents(h, NULL);
+	for (int i = 0; i < 4; i++)
+		assert_non_null(strstr(tree, name[i]));
+	free(tree);
+	close_house(h);
+}
+
+/* The copies are of one path, so their contents tell which is which. */
+static void assert_copy(struct house *h, const struct warm_layer *layer, uint64_t bound, const char *text)
+{
+	const struct warm_index *x = layer->index;
+
+	for (size_t i = 0; i < x->n_groups; i++) {
+		const struct warm_group *g = &x->groups[i];
+		if (g->bound != bound)
+			continue;
+		const struct warm_file *f = &x->files[g->first_file];
+		char prefix[WARM_NAME_BYTES + 300];
+		size_t bytes = 0;
+		snprintf(prefix, sizeof(prefix), "%s/store/%s", h->s.path, layer->object);
+		uint8_t *data = load_file(prefix, &bytes);
+		char command[2048];
+		snprintf(command, sizeof(command), "%s/raw", h->s.path);
+		/* Only zstd's own decoder and the index's positions are trusted here. */
+		assert_int_equal(shell("zstd -qdcf '%s' > %s", prefix, command), 0);
+		free(data);
+		data = load_file(command, &bytes);
+		assert_int_equal(f->size, strlen(text));
+		assert_memory_equal(data + f->raw_offset, text, strlen(text));
+		free(data);
+		return;
+	}
+	fail_msg("no copy bound to %llx", (unsigned long long)bound);
+}
+
+static void check_copies(struct house *h)
+{
+	scope_catalog struct warm_catalog c = { 0 };
+
+	assert_int_equal(warm_catalog_list(&c, h->store, &h->key, false, NULL, NULL), 0);
+	assert_int_equal(warm_catalog_read(&c, h->store, NULL, NULL, NULL), 0);
+	assert_int_equal(c.layers[0].index->kind, WARM_BASE);
+	assert_copy(h, &c.layers[0], 0x1111, "for the first CPU");
+	assert_copy(h, &c.layers[0], 0x2222, "for the second CPU, and longer");
+}
+
+static void put_copies(struct house *h)
+{
+	put(h, first,
+	    (struct made_group[]){ { .name = "inductor/ab/x.so",
+				     .flags = WARM_GROUP_CPU_BOUND,
+				     .bound = 0x1111,
+				     .files = { { .path = "inductor/ab/x.so", .text = "for the first CPU" } } } },
+	    1);
+	put(h, second,
+	    (struct made_group[]){
+		    { .name = "inductor/ab/x.so",
+		      .flags = WARM_GROUP_CPU_BOUND,
+		      .bound = 0x2222,
+		      .files = { { .path = "inductor/ab/x.so", .text = "for the second CPU, and longer" } } } },
+	    1);
+}
+
+TEST(copies_for_two_cpus_live_on_in_a_base)
+{
+	struct house *h = open_house();
+	struct warm_compact_report r;
+
+	put_copies(h);
+	assert_int_equal(compact(h, 0, &r), 0);
+	assert_int_equal(r.groups, 2);
+	check_copies(h);
+	close_house(h);
+}
+
+TEST(copies_for_two_cpus_live_on_when_a_base_is_folded_into_the_next)
+{
+	struct house *h = open_house();
+	struct warm_compact_report r;
+
+	put_copies(h);
+	assert_int_equal(compact(h, 0, &r), 0);
+	put(h, (struct warm_id){ (uint64_t)warm_clock_wall_ms() + 5000, 9 },
+	    (struct made_group[]){ { .name = "more", .files = { { .path = "more", .text = "more" } } } }, 1);
+	assert_int_equal(compact(h, 0, &r), 0);
+	assert_int_equal(r.groups, 3);
+	check_copies(h);
+	close_house(h);
+}
+
+TEST(a_layer_with_a_bad_frame_is_left_alone_and_its_older_copies_live)
+{
+	struct house *h = open_house();
+	struct warm_compact_report r;
+	char object[WARM_NAME_BYTES], path[WARM_NAME_BYTES + 300];
+	struct made_layer bad = { .id = third,
+				  .groups = (struct made_group[]){
+					  { .name = "a", .files = { { .path = "a", .text = "newest" } } },
+					  { .name = "only", .files = { { .path = "only", .text = "here" } } } },
+				  .n_groups = 2 };
+
+	put(h, first, (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
+	put(h, second, (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "2" } } } }, 1);
+	put_made_layer(h->store, &h->key, &bad, object);
+	snprintf(path, sizeof(path), "%s/store/%s", h->s.path, object);
+	flip_byte(path, 20);
+	assert_int_equal(compact(h, 1, &r), 0);
+	assert_int_equal(r.bad, 1);
+	assert_int_equal(r.folded, 2);
+	assert_int_equal(r.groups, 2);
+	wait_a_moment();
+	assert_int_equal(compact(h, 1, &r), 0);
+	assert_int_equal(listed(h), 2); /* the base, and the bad one where it was */
+	/* Mended (the flip undone), nothing of it was lost. */
+	flip_byte(path, 20);
+	char *tree = contents(h, NULL);
+	assert_non_null(strstr(tree, "only size=4"));
+	assert_non_null(strstr(tree, "a size=6"));
+	assert_non_null(strstr(tree, "b size=1"));
+	free(tree);
+	close_house(h);
+}
+
+TEST(a_layer_with_a_bad_index_is_left_alone_and_counted)
+{
+	struct house *h = open_house();
+	struct warm_compact_report r;
+	char object[WARM_NAME_BYTES], path[WARM_NAME_BYTES + 300];
+	struct made_layer bad = { .id = third,
+				  .groups = (struct made_group[]){
+					  { .name = "only", .files = { { .path = "only", .text = "here" } } } },
+				  .n_groups = 1 };
+
+	put(h, first, (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
+	put(h, second, (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "2" } } } }, 1);
+	put_made_layer(h->store, &h->key, &bad, object);
+	snprintf(path, sizeof(path), "%s/store/%s", h->s.path, object);
+	flip_byte(path, -3);
+	assert_int_equal(compact(h, 1, &r), 0);
+	wait_a_moment();
+	size_t bad_layers = r.bad;
+	assert_int_equal(compact(h, 1, &r), 0);
+	assert_int_equal(listed(h), 2);
+	close_house(h);
+	assert_int_equal(bad_layers, 1);
+}
+
+TEST(nothing_is_deleted_for_a_bad_base_and_the_next_round_replaces_it)
+{
+	struct house *h = open_house();
+	struct warm_compact_report r;
+	char path[2 * WARM_NAME_BYTES];
+
+	put(h, first, (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } },
+	    1);
+	put(h, second,
+	    (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "2" } } } }, 1);
+	assert_int_equal(compact(h, 0, &r), 0);
+	snprintf(path, sizeof(path), "%s/store/%s", h->s.path, r.base);
+	flip_byte(path, 20);
+	wait_a_moment();
+	assert_int_equal(compact(h, 1, &r), 0);
+	assert_int_equal(r.deleted, 0);
+	assert_int_equal(listed(h), 3);
+	struct warm_id newer = { (uint64_t)warm_clock_wall_ms() + 5000, 9 };
+	put(h, newer, (struct made_group[]){ { .name = "c", .files = { { .path = "c", .text = "3" } } } },
+	    1);
+	assert_int_equal(compact(h, 1, &r), 0);
+	assert_int_equal(r.folded, 3);
+	assert_int_equal(r.groups, 3);
+	char *tree = contents(h, NULL);
+	assert_non_null(strstr(tree, "a size=1"));
+	assert_non_null(strstr(tree, "b size=1"));
+	assert_non_null(strstr(tree, "c size=1"));
+	free(tree);
+	close_house(h);
+}
+
+TEST(fewer_layers_than_asked_for_are_left_alone)
+{
+	struct house *h = open_house();
+	struct warm_compact_report r;
+
+	assert_int_equal(compact(h, 1, &r), 0); /* nothing at all */
+	put(h, first, (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
+	assert_int_equal(compact(h, 1, &r), 0);
+	assert_string_equal(r.base, "");
+	assert_int_equal(listed(h), 1);
+	close_house(h);
+}
+
+TEST(a_late_layer_of_an_older_id_is_not_covered_by_the_base)
+{
+	struct house *h = open_house();
+	struct warm_compact_report r;
+
+	put(h, first, (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
+	put(h, third, (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "2" } } } }, 1);
+	assert_int_equal(compact(h, 1, &r), 0);
+	put(h, second, (struct made_group[]){ { .name = "late", .files = { { .path = "late", .text = "3" } } } },
+	    1);
+	wait_a_moment();
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(compact(h, 1, &r), 0);
+		wait_a_moment();
+	}
+	char *tree = contents(h, NULL);
+	assert_non_null(strstr(tree, "late size=1"));
+	free(tree);
+	close_house(h);
+}
+
+TEST(a_canceled_compaction_changes_nothing)
+{
+	struct house *h = open_house();
+	struct warm_compact_report r;
+	atomic_bool cancel = true;
+	struct warm_call call = { 0, &cancel };
+	struct warm_compact_options o = { .store = h->store,
+					  .key = h->key,
+					  .work_dir = scratch_path(&h->s, "work") };
+
+	put(h, first, (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
+	put(h, second, (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "2" } } } }, 1);
+	assert_int_equal(warm_compact_run(&o, &call, &r, NULL), WARM_CANCELED);
+	assert_int_equal(listed(h), 2);
+	close_house(h);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_base_holds_what_its_layers_held),
+		cmocka_unit_test(a_base_keeps_origins_flags_and_the_complete_mark),
+		cmocka_unit_test(covered_layers_go_only_when_their_base_is_old_enough),
+		cmocka_unit_test(a_chain_of_bases_loses_nothing),
+		cmocka_unit_test(copies_for_two_cpus_live_on_in_a_base),
+		cmocka_unit_test(copies_for_two_cpus_live_on_when_a_base_is_folded_into_the_next),
+		cmocka_unit_test(a_layer_with_a_bad_frame_is_left_alone_and_its_older_copies_live),
+		cmocka_unit_test(a_layer_with_a_bad_index_is_left_alone_and_counted),
+		cmocka_unit_test(nothing_is_deleted_for_a_bad_base_and_the_next_round_replaces_it),
+		cmocka_unit_test(fewer_layers_than_asked_for_are_left_alone),
+		cmocka_unit_test(a_late_layer_of_an_older_id_is_not_covered_by_the_base),
+		cmocka_unit_test(a_canceled_compaction_changes_nothing),
+	};
+
+	return RUN(tests);
+}
