@@ -5,6 +5,7 @@
 #include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <string.h>
 #include <zstd.h>
 
@@ -19,19 +20,40 @@
 #endif
 _Static_assert(FRAME_BYTES <= WARM_FRAME_RAW_BYTES, "readers accept our frames");
 
+enum { MAX_THREADS = 4, MAX_SLOTS = MAX_THREADS + 2 };
+
+/* A frame on its way: filled by the caller's thread, compressed by any, written in order. */
+struct slot {
+	uint8_t *raw;
+	size_t raw_used;
+	uint8_t *packed;
+	size_t packed_bytes;
+	uint8_t digest[32];
+	enum { SLOT_FREE, SLOT_FULL, SLOT_DONE } state;
+	int status;
+	struct warm_error err;
+};
+
 struct warm_pack {
 	int fd;
 	int level;
 	uint64_t max_bytes;
-	ZSTD_CCtx *cctx;
 	struct archive *tar;
 	struct archive_entry *entry;
-	uint8_t *raw; /* the frame that is being filled */
-	size_t raw_used;
-	uint8_t *packed;
-	size_t packed_capacity;
-	uint64_t raw_offset; /* of `raw` in the tar */
-	uint64_t bytes;	     /* written to fd */
+
+	/* A ring: slots[head] is being filled, those behind it back to slots[tail] are on their way. */
+	struct slot slots[MAX_SLOTS];
+	unsigned n_slots, head, tail;
+	ZSTD_CCtx *cctx[MAX_THREADS + 1]; /* the last is the caller's */
+	pthread_t threads[MAX_THREADS];
+	unsigned n_threads;
+	pthread_mutex_t lock;
+	pthread_cond_t full, done;
+	bool stop;
+
+	uint64_t raw_offset;	/* of the slot being filled, in the tar */
+	uint64_t collected_raw; /* of the frames written */
+	uint64_t bytes;		/* written to fd */
 	struct warm_frame *frames;
 	size_t n_frames, frames_capacity;
 	struct warm_group *groups;
@@ -61,36 +83,128 @@ static int grow(void *array_p, size_t *capacity, size_t need, size_t element,
 	return 0;
 }
 
-static int flush_frame(struct warm_pack *pack, struct warm_error *err)
+static void compress_slot(struct warm_pack *pack, ZSTD_CCtx *cctx, struct slot *slot)
 {
-	if (pack->raw_used == 0)
-		return 0;
+	size_t n = ZSTD_compressCCtx(cctx, slot->packed, ZSTD_compressBound(FRAME_BYTES), slot->raw,
+				     slot->raw_used, pack->level);
+
+	slot->packed_bytes = n;
+	if (ZSTD_isError(n))
+		slot->status = warm_error_set(&slot->err, WARM_NO_MEMORY, "compress a frame: %s",
+					      ZSTD_getErrorName(n));
+	else
+		slot->status = warm_sha256(slot->packed, n, slot->digest, &slot->err);
+}
+
+struct worker {
+	struct warm_pack *pack;
+	unsigned number;
+};
+
+static struct slot *next_full(struct warm_pack *pack)
+{
+	for (unsigned i = pack->tail; i != pack->head; i = (i + 1) % pack->n_slots)
+		if (pack->slots[i].state == SLOT_FULL)
+			return &pack->slots[i];
+	return NULL;
+}
+
+static void *work(void *arg)
+{
+	struct warm_pack *pack = ((struct worker *)arg)->pack;
+	unsigned number = ((struct worker *)arg)->number;
+
+	free(arg);
+	pthread_mutex_lock(&pack->lock);
+	for (;;) {
+		struct slot *slot = next_full(pack);
+		if (slot == NULL && pack->stop)
+			break;
+		if (slot == NULL) {
+			pthread_cond_wait(&pack->full, &pack->lock);
+			continue;
+		}
+		slot->state = SLOT_FREE; /* taken: no other thread looks at it */
+		pthread_mutex_unlock(&pack->lock);
+		compress_slot(pack, pack->cctx[number], slot);
+		pthread_mutex_lock(&pack->lock);
+		slot->state = SLOT_DONE;
+		pthread_cond_signal(&pack->done);
+	}
+	pthread_mutex_unlock(&pack->lock);
+	return NULL;
+}
+
+/* Write the oldest frame on its way. */
+static int collect_frame(struct warm_pack *pack, struct warm_error *err)
+{
+	struct slot *slot = &pack->slots[pack->tail];
+
+	pthread_mutex_lock(&pack->lock);
+	while (slot->state != SLOT_DONE)
+		pthread_cond_wait(&pack->done, &pack->lock);
+	slot->state = SLOT_FREE;
+	pack->tail = (pack->tail + 1) % pack->n_slots;
+	pthread_mutex_unlock(&pack->lock);
+	if (slot->status != 0) {
+		if (err != NULL)
+			*err = slot->err;
+		return slot->status;
+	}
 	int rc = grow(&pack->frames, &pack->frames_capacity, pack->n_frames + 1,
 		      sizeof(*pack->frames), err);
 	if (rc != 0)
 		return rc;
-	size_t n = ZSTD_compressCCtx(pack->cctx, pack->packed, pack->packed_capacity, pack->raw,
-				     pack->raw_used, pack->level);
-	if (ZSTD_isError(n))
-		return warm_error_set(err, WARM_NO_MEMORY, "compress a frame: %s",
-				      ZSTD_getErrorName(n));
 	struct warm_frame *f = &pack->frames[pack->n_frames];
 	*f = (struct warm_frame){
 		.offset = pack->bytes,
-		.raw_offset = pack->raw_offset,
-		.bytes = (uint32_t)n,
-		.raw_bytes = (uint32_t)pack->raw_used,
+		.raw_offset = pack->collected_raw,
+		.bytes = (uint32_t)slot->packed_bytes,
+		.raw_bytes = (uint32_t)slot->raw_used,
 	};
-	rc = warm_sha256(pack->packed, n, f->digest, err);
-	if (rc == 0)
-		rc = warm_file_write_at(pack->fd, pack->packed, n, pack->bytes, err);
+	memcpy(f->digest, slot->digest, sizeof(f->digest));
+	rc = warm_file_write_at(pack->fd, slot->packed, slot->packed_bytes, pack->bytes, err);
 	if (rc != 0)
 		return rc;
 	pack->n_frames++;
-	pack->bytes += n;
-	pack->raw_offset += pack->raw_used;
-	pack->raw_used = 0;
+	pack->bytes += slot->packed_bytes;
+	pack->collected_raw += slot->raw_used;
 	return 0;
+}
+
+/* Write all that is on its way. On failure the rest is still waited for. */
+static int drain(struct warm_pack *pack, struct warm_error *err)
+{
+	int first = 0;
+
+	while (pack->tail != pack->head) {
+		int rc = collect_frame(pack, first == 0 ? err : NULL);
+		if (first == 0)
+			first = rc;
+	}
+	return first;
+}
+
+/* Send the frame that was filled on its way, and take the next slot. */
+static int flush_frame(struct warm_pack *pack, struct warm_error *err)
+{
+	struct slot *slot = &pack->slots[pack->head];
+
+	if (slot->raw_used == 0)
+		return 0;
+	if (pack->n_threads == 0)
+		compress_slot(pack, pack->cctx[MAX_THREADS], slot);
+	pthread_mutex_lock(&pack->lock);
+	slot->state = pack->n_threads > 0 ? SLOT_FULL : SLOT_DONE;
+	pack->raw_offset += slot->raw_used;
+	pack->head = (pack->head + 1) % pack->n_slots;
+	pthread_cond_signal(&pack->full);
+	pthread_mutex_unlock(&pack->lock);
+	int rc = 0;
+	if ((pack->head + 1) % pack->n_slots == pack->tail || pack->n_threads == 0)
+		rc = collect_frame(pack, err);
+	pack->slots[pack->head].raw_used = 0;
+	return rc;
 }
 
 static int put_raw(struct warm_pack *pack, const void *data, size_t bytes, struct warm_error *err)
@@ -98,14 +212,15 @@ static int put_raw(struct warm_pack *pack, const void *data, size_t bytes, struc
 	const uint8_t *p = data;
 
 	while (bytes > 0) {
-		size_t n = FRAME_BYTES - pack->raw_used;
+		struct slot *slot = &pack->slots[pack->head];
+		size_t n = FRAME_BYTES - slot->raw_used;
 		if (n > bytes)
 			n = bytes;
-		memcpy(pack->raw + pack->raw_used, p, n);
-		pack->raw_used += n;
+		memcpy(slot->raw + slot->raw_used, p, n);
+		slot->raw_used += n;
 		p += n;
 		bytes -= n;
-		if (pack->raw_used == FRAME_BYTES) {
+		if (slot->raw_used == FRAME_BYTES) {
 			int rc = flush_frame(pack, err);
 			if (rc != 0)
 				return rc;
@@ -141,8 +256,38 @@ static int tar_error(struct warm_pack *pack, const char *what, struct warm_error
 			      why != NULL ? why : "libarchive failed");
 }
 
-int warm_pack_open(int fd, int level, uint64_t max_bytes, struct warm_pack **ret_pack,
-		   struct warm_error *err)
+static int make_slots(struct warm_pack *pack, unsigned threads, struct warm_error *err)
+{
+	pack->n_slots = threads + 2;
+	for (unsigned i = 0; i < pack->n_slots; i++) {
+		pack->slots[i].raw = malloc(FRAME_BYTES);
+		pack->slots[i].packed = malloc(ZSTD_compressBound(FRAME_BYTES));
+		if (pack->slots[i].raw == NULL || pack->slots[i].packed == NULL)
+			return warm_error_nomem(err, FRAME_BYTES);
+	}
+	pack->cctx[MAX_THREADS] = ZSTD_createCCtx();
+	if (pack->cctx[MAX_THREADS] == NULL)
+		return warm_error_nomem(err, 0);
+	/* With fewer threads than asked for it goes on; with none the caller's does the work. */
+	while (pack->n_threads < threads) {
+		struct worker *w = malloc(sizeof(*w));
+		pack->cctx[pack->n_threads] = ZSTD_createCCtx();
+		if (w == NULL || pack->cctx[pack->n_threads] == NULL) {
+			free(w);
+			return warm_error_nomem(err, sizeof(*w));
+		}
+		*w = (struct worker){ pack, pack->n_threads };
+		if (pthread_create(&pack->threads[pack->n_threads], NULL, work, w) != 0) {
+			free(w);
+			return 0;
+		}
+		pack->n_threads++;
+	}
+	return 0;
+}
+
+int warm_pack_open(int fd, int level, uint64_t max_bytes, unsigned threads,
+		   struct warm_pack **ret_pack, struct warm_error *err)
 {
 	scope_pack struct warm_pack *pack = calloc(1, sizeof(*pack));
 
@@ -151,15 +296,16 @@ int warm_pack_open(int fd, int level, uint64_t max_bytes, struct warm_pack **ret
 	pack->fd = fd;
 	pack->level = level;
 	pack->max_bytes = max_bytes;
-	pack->packed_capacity = ZSTD_compressBound(FRAME_BYTES);
-	pack->raw = malloc(FRAME_BYTES);
-	pack->packed = malloc(pack->packed_capacity);
-	pack->cctx = ZSTD_createCCtx();
+	pthread_mutex_init(&pack->lock, NULL);
+	pthread_cond_init(&pack->full, NULL);
+	pthread_cond_init(&pack->done, NULL);
 	pack->tar = archive_write_new();
 	pack->entry = archive_entry_new();
-	if (pack->raw == NULL || pack->packed == NULL || pack->cctx == NULL || pack->tar == NULL ||
-	    pack->entry == NULL)
-		return warm_error_nomem(err, FRAME_BYTES);
+	if (pack->tar == NULL || pack->entry == NULL)
+		return warm_error_nomem(err, 0);
+	int rc = make_slots(pack, threads < MAX_THREADS ? threads : MAX_THREADS, err);
+	if (rc != 0)
+		return rc;
 	/* No blocking: what libarchive writes arrives at once, so that positions are known. */
 	if (archive_write_set_format_pax_restricted(pack->tar) != ARCHIVE_OK ||
 	    archive_write_set_bytes_per_block(pack->tar, 0) != ARCHIVE_OK ||
@@ -185,13 +331,25 @@ void warm_pack_free(struct warm_pack *pack)
 {
 	if (pack == NULL)
 		return;
+	pthread_mutex_lock(&pack->lock);
+	pack->stop = true;
+	pthread_cond_broadcast(&pack->full);
+	pthread_mutex_unlock(&pack->lock);
+	for (unsigned i = 0; i < pack->n_threads; i++)
+		pthread_join(pack->threads[i], NULL);
 	drop_groups(pack, 0, 0);
 	pack->discard = true;
 	archive_entry_free(pack->entry);
 	archive_write_free(pack->tar);
-	ZSTD_freeCCtx(pack->cctx);
-	free(pack->raw);
-	free(pack->packed);
+	for (unsigned i = 0; i <= MAX_THREADS; i++)
+		ZSTD_freeCCtx(pack->cctx[i]);
+	for (unsigned i = 0; i < MAX_SLOTS; i++) {
+		free(pack->slots[i].raw);
+		free(pack->slots[i].packed);
+	}
+	pthread_cond_destroy(&pack->full);
+	pthread_cond_destroy(&pack->done);
+	pthread_mutex_destroy(&pack->lock);
 	free(pack->frames);
 	free(pack->groups);
 	free(pack->files);
@@ -240,7 +398,8 @@ static int put_data(struct warm_pack *pack, int fd, uint64_t size, const struct 
 	uint64_t left = size;
 
 	while (left > 0) {
-		size_t n = FRAME_BYTES - pack->raw_used;
+		struct slot *slot = &pack->slots[pack->head];
+		size_t n = FRAME_BYTES - slot->raw_used;
 		if (n > left)
 			n = (size_t)left;
 		int rc = warm_call_check(call, err);
@@ -248,16 +407,16 @@ static int put_data(struct warm_pack *pack, int fd, uint64_t size, const struct 
 			pack->broken = true;
 			return rc;
 		}
-		ssize_t got = read(fd, pack->raw + pack->raw_used, n);
+		ssize_t got = read(fd, slot->raw + slot->raw_used, n);
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0)
 			return warm_error_errno(err, errno, "read");
 		if (got == 0)
 			return warm_error_set(err, WARM_EXISTS, "changed while it was read");
-		pack->raw_used += (size_t)got;
+		slot->raw_used += (size_t)got;
 		left -= (uint64_t)got;
-		if (pack->raw_used == FRAME_BYTES) {
+		if (slot->raw_used == FRAME_BYTES) {
 			rc = flush_frame(pack, err);
 			if (rc != 0) {
 				pack->broken = true;
@@ -328,7 +487,7 @@ static int add_file(struct warm_pack *pack, const struct warm_pack_group *group,
 		.size = size,
 		.mode = mode,
 		.mtime_ns = file->mtime_ns,
-		.raw_offset = pack->raw_offset + pack->raw_used,
+		.raw_offset = pack->raw_offset + pack->slots[pack->head].raw_used,
 	};
 	if (f->path == NULL)
 		return warm_error_nomem(err, strlen(file->path));
@@ -345,9 +504,14 @@ static int add_file(struct warm_pack *pack, const struct warm_pack_group *group,
 }
 
 struct mark {
-	size_t n_frames, raw_used, n_groups, n_files;
-	uint64_t raw_offset, bytes;
+	size_t n_frames, raw_used, n_groups, n_files; /* frames: those on their way counted */
+	uint64_t raw_offset;
 };
+
+static size_t frames_sent(const struct warm_pack *pack)
+{
+	return pack->n_frames + (pack->head + pack->n_slots - pack->tail) % pack->n_slots;
+}
 
 /* Take the stream back to `mark`. When a frame was closed since, its first bytes are those that
  * were in the buffer then: decode it again. */
@@ -357,39 +521,63 @@ static int roll_back(struct warm_pack *pack, const struct mark *mark)
 	archive_write_finish_entry(pack->tar);
 	pack->discard = false;
 	drop_groups(pack, mark->n_groups, mark->n_files);
+	if (drain(pack, NULL) != 0)
+		return -1;
+	struct slot *slot = &pack->slots[pack->head];
 	if (pack->n_frames > mark->n_frames) {
 		const struct warm_frame *f = &pack->frames[mark->n_frames];
-		if (warm_file_read_at(pack->fd, pack->packed, f->bytes, f->offset, NULL) != 0)
+		if (warm_file_read_at(pack->fd, slot->packed, f->bytes, f->offset, NULL) != 0)
 			return -1;
-		size_t n = ZSTD_decompress(pack->raw, FRAME_BYTES, pack->packed, f->bytes);
-		if (ZSTD_isError(n) || ftruncate(pack->fd, (off_t)mark->bytes) != 0)
+		size_t n = ZSTD_decompress(slot->raw, FRAME_BYTES, slot->packed, f->bytes);
+		if (ZSTD_isError(n) || ftruncate(pack->fd, (off_t)f->offset) != 0)
 			return -1;
+		pack->bytes = f->offset;
+		pack->collected_raw = f->raw_offset;
 	}
 	pack->n_frames = mark->n_frames;
-	pack->raw_used = mark->raw_used;
+	slot->raw_used = mark->raw_used;
 	pack->raw_offset = mark->raw_offset;
-	pack->bytes = mark->bytes;
 	return 0;
+}
+
+/* Whether the layer has grown over its size; frames on their way are waited for only where they
+ * could decide it. */
+static int is_full(struct warm_pack *pack, bool *ret_full, struct warm_error *err)
+{
+	uint64_t most = pack->bytes + pack->slots[pack->head].raw_used;
+	int rc = 0;
+
+	for (unsigned i = pack->tail; i != pack->head; i = (i + 1) % pack->n_slots)
+		most += pack->slots[i].raw_used;
+	if (most > pack->max_bytes)
+		rc = drain(pack, err);
+	*ret_full = pack->bytes > pack->max_bytes;
+	return rc;
 }
 
 int warm_pack_add(struct warm_pack *pack, const struct warm_pack_group *group,
 		  const struct warm_call *call, struct warm_error *err)
 {
 	struct mark mark = {
-		.n_frames = pack->n_frames,
-		.raw_used = pack->raw_used,
+		.n_frames = frames_sent(pack),
+		.raw_used = pack->slots[pack->head].raw_used,
 		.n_groups = pack->n_groups,
 		.n_files = pack->n_files,
 		.raw_offset = pack->raw_offset,
-		.bytes = pack->bytes,
 	};
+	bool full = false;
 	int rc = grow(&pack->groups, &pack->groups_capacity, pack->n_groups + 1,
 		      sizeof(*pack->groups), err);
 
 	for (size_t i = 0; rc == 0 && i < group->n_files; i++)
 		rc = add_file(pack, group, &group->files[i], call, err);
-	if (rc == 0 && pack->n_groups > 0 && pack->bytes > pack->max_bytes)
-		rc = warm_error_set(err, WARM_LIMIT, "the layer is full");
+	if (rc == 0 && pack->n_groups > 0) {
+		rc = is_full(pack, &full, err);
+		if (rc != 0)
+			pack->broken = true;
+		else if (full)
+			rc = warm_error_set(err, WARM_LIMIT, "the layer is full");
+	}
 	if (rc == 0) {
 		struct warm_group *g = &pack->groups[pack->n_groups];
 		*g = (struct warm_group){
@@ -423,6 +611,8 @@ int warm_pack_finish(struct warm_pack *pack, const struct warm_pack_meta *meta,
 	if (archive_write_close(pack->tar) != ARCHIVE_OK)
 		return tar_error(pack, "end the tar", err);
 	int rc = flush_frame(pack, err);
+	if (rc == 0)
+		rc = drain(pack, err);
 	if (rc != 0)
 		return rc;
 	snprintf(program, sizeof(program), "warmcache %s", warm_version);

@@ -11,7 +11,7 @@
  * can't be read or that isn't what the caller saw takes its whole group back out of the stream.
  * The same groups in the same order give the same frames.
  *
- * Threads: one pack belongs to one thread.
+ * Threads: one pack belongs to one thread at a time, and may have some of its own.
  */
 #ifndef WARM_LAYER_PACK_H
 #define WARM_LAYER_PACK_H
@@ -77,9 +77,10 @@ struct warm_pack_meta {
 struct warm_pack;
 
 /* `level` is zstd's. A layer takes at most `max_bytes` compressed, unless one group alone is
- * larger. `fd` stays the caller's and must be empty. */
-int warm_pack_open(int fd, int level, uint64_t max_bytes, struct warm_pack **ret_pack,
-		   struct warm_error *err) WARM_CHECKED;
+ * larger. Frames are compressed by `threads` threads while the caller's reads files, at most 4;
+ * 0: by the caller's. `fd` stays the caller's and must be empty. */
+int warm_pack_open(int fd, int level, uint64_t max_bytes, unsigned threads,
+		   struct warm_pack **ret_pack, struct warm_error *err) WARM_CHECKED;
 void warm_pack_free(struct warm_pack *pack);
 static inline void warm_pack_scope(struct warm_pack **pack)
 {

@@ -9,6 +9,7 @@
 
 #include "lib/base/file.h"
 #include "lib/base/hash.h"
+#include "lib/base/parallel.h"
 #include "lib/layer/pack.h"
 #include "lib/sync/fetch.h"
 
@@ -182,7 +183,7 @@ static int make_base(struct compaction *c, struct warm_error *err)
 	if (spool < 0)
 		return warm_error_errno(err, errno, "%s: make the spool", c->o->work_dir);
 	rc = warm_pack_open(spool, c->o->level != 0 ? c->o->level : DEFAULT_LEVEL, UINT64_MAX,
-			    &pack, err);
+			    warm_cpus(), &pack, err);
 	for (size_t i = 0; rc == 0 && i < c->n_items; i++) {
 		const struct warm_fetch_item *item = &c->items[i];
 		if (!item->done)

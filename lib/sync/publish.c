@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "lib/base/hash.h"
+#include "lib/base/parallel.h"
 #include "lib/sync/ledger.h"
 
 enum {
@@ -477,7 +478,9 @@ static int open_spool(struct round *r, struct warm_error *err)
 	}
 	if (r->spool_fd < 0)
 		return warm_error_errno(err, errno, "volume %s: make the spool", p->o.volume);
-	return warm_pack_open(r->spool_fd, p->o.level, p->o.layer_bytes, &r->pack, err);
+	/* While the model runs, the CPUs are its. */
+	unsigned threads = r->mode == WARM_PUBLISH_ROUND ? 0 : warm_cpus();
+	return warm_pack_open(r->spool_fd, p->o.level, p->o.layer_bytes, threads, &r->pack, err);
 }
 
 static void close_spool(struct round *r)
