@@ -60,6 +60,7 @@ void warm_process_setup(void)
 {
 	umask(0);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGIO, SIG_IGN); /* a lease of ours that a writer breaks; the default is death */
 	/* Buffers of megabytes come and go on many threads: give them back, keep one arena. */
 	mallopt(M_ARENA_MAX, 2);
 	mallopt(M_MMAP_THRESHOLD, 1 << 20);
