@@ -148,7 +148,7 @@ static int export(struct cli *cli, const char *path, struct warm_error *err)
 		return rc;
 	rc = cli_restore_dir(cli, dir, mount, &r, err);
 	if (rc == 0 && (rc = write_archive(cli, dir, path, &files, err)) != 0)
-		(void)warm_error_context(err, "%s", path);
+		warm_error_context(err, "%s", path);
 	cli_temp_remove(dir);
 	if (rc != 0)
 		return rc;

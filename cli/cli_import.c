@@ -69,8 +69,10 @@ static int extract_entry(struct extraction *x, struct archive_entry *e, struct w
 		x->skipped++;
 		return 0;
 	}
-	if (warm_path_check(path, strlen(path), err) != 0)
-		return warm_error_context(err, "entry '%s'", shown);
+	if (warm_path_check(path, strlen(path), err) != 0) {
+		warm_error_context(err, "entry '%s'", shown);
+		return WARM_INVALID;
+	}
 	if (++x->files > MAX_FILES)
 		return warm_error_set(err, WARM_LIMIT, "more than %d files", MAX_FILES);
 	const char *slash = strrchr(path, '/');
@@ -97,7 +99,7 @@ static int extract_entry(struct extraction *x, struct archive_entry *e, struct w
 	if (rc == 0)
 		rc = warm_file_close(&fd, err);
 	if (rc != 0)
-		(void)warm_error_context(err, "entry '%s'", shown);
+		warm_error_context(err, "entry '%s'", shown);
 	return rc;
 }
 
@@ -141,7 +143,7 @@ static int import(struct cli *cli, const char *path, struct warm_error *err)
 	if (x.archive == NULL || x.dir_fd < 0)
 		rc = warm_error_nomem(err, 0);
 	else if ((rc = extract(&x, path, err)) != 0)
-		(void)warm_error_context(err, "%s", path);
+		warm_error_context(err, "%s", path);
 	archive_read_free(x.archive);
 	if (x.dir_fd >= 0)
 		close(x.dir_fd);

@@ -237,8 +237,10 @@ static int check(const struct warm_target *target, const struct warm_call *call,
 	if (fd < 0)
 		return warm_error_errno(err, errno, "volume %s", opt.volume);
 	int rc = warm_file_replace(fd, ".warmcache-check", "x", CHECK_FILE_BYTES, 0600, false, err);
-	if (rc != 0)
-		return warm_error_context(err, "volume %s", opt.volume);
+	if (rc != 0) {
+		warm_error_context(err, "volume %s", opt.volume);
+		return rc;
+	}
 	unlinkat(fd, ".warmcache-check", 0);
 	return 0;
 }
@@ -262,8 +264,10 @@ static int take_fallback(struct warm_restore_options *o, char *copy, const char 
 		if (o->n_versions == max)
 			return warm_error_set(err, WARM_INVALID, "--fallback: over %zu versions",
 					      max);
-		if (warm_key_init(&key, "m", v, "p", err) != 0)
-			return warm_error_context(err, "--fallback");
+		if (warm_key_init(&key, "m", v, "p", err) != 0) {
+			warm_error_context(err, "--fallback");
+			return WARM_INVALID;
+		}
 		versions[o->n_versions++] = v;
 	}
 	o->versions = versions;

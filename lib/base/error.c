@@ -101,20 +101,19 @@ int warm_error_errno(struct warm_error *err, int os_errno, const char *fmt, ...)
 	return status;
 }
 
-int warm_error_context(struct warm_error *err, const char *fmt, ...)
+void warm_error_context(struct warm_error *err, const char *fmt, ...)
 {
 	char old[sizeof(err->msg)];
 	va_list ap;
 
 	if (err == NULL)
-		return WARM_IO;
+		return;
 	memcpy(old, err->msg, sizeof(old));
 	va_start(ap, fmt);
 	vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
 	va_end(ap);
 	size_t used = strlen(err->msg);
 	snprintf(err->msg + used, sizeof(err->msg) - used, ": %s", old);
-	return err->status;
 }
 
 int warm_error_nomem(struct warm_error *err, size_t bytes)

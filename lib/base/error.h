@@ -49,9 +49,8 @@ int warm_error_set(struct warm_error *err, enum warm_status status, const char *
 /* Set `err` from an errno value: the status is chosen by it, the message ends in its text. */
 int warm_error_errno(struct warm_error *err, int os_errno, const char *fmt, ...) WARM_PRINTF(3, 4);
 
-/* Put "<what>: " in front of the message; returns the status that `err` holds. A message that
- * gets too long loses its end. */
-int warm_error_context(struct warm_error *err, const char *fmt, ...) WARM_PRINTF(2, 3);
+/* Put "<what>: " in front of the message. One that gets too long loses its end. */
+void warm_error_context(struct warm_error *err, const char *fmt, ...) WARM_PRINTF(2, 3);
 
 /* WARM_NO_MEMORY, with the size that could not be had. */
 int warm_error_nomem(struct warm_error *err, size_t bytes);

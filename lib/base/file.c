@@ -38,18 +38,41 @@ int warm_path_check(const char *path, size_t bytes, struct warm_error *err)
 	return 0;
 }
 
+/* Bytes of the printable UTF-8 sequence at `p`; 0: none begins there. */
+static size_t sequence_bytes(const unsigned char *p)
+{
+	size_t n = p[0] < 0x80			 ? 1
+		   : p[0] >= 0xc2 && p[0] < 0xe0 ? 2
+		   : p[0] >= 0xe0 && p[0] < 0xf0 ? 3
+		   : p[0] >= 0xf0 && p[0] < 0xf5 ? 4
+						 : 0;
+
+	if (n == 1)
+		return p[0] >= 0x20 && p[0] != 0x7f;
+	for (size_t i = 1; i < n; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	/* Overlong forms, surrogates, beyond U+10FFFF. */
+	if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] >= 0xa0) ||
+	    (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] >= 0x90))
+		return 0;
+	return n;
+}
+
 const char *warm_path_printable(const char *text, char *ret_text, size_t bytes)
 {
 	size_t at = 0;
 
-	for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++) {
-		bool plain = *p >= 0x20 && *p != 0x7f;
-		if (at + (plain ? 1 : 4) + 1 > bytes)
+	for (const unsigned char *p = (const unsigned char *)text; *p != '\0';) {
+		size_t n = sequence_bytes(p);
+		if (at + (n > 0 ? n : 4) + 1 > bytes)
 			break;
-		if (plain)
-			ret_text[at++] = (char)*p;
+		if (n > 0)
+			memcpy(ret_text + at, p, n);
 		else
-			at += (size_t)snprintf(ret_text + at, bytes - at, "\\x%02x", *p);
+			snprintf(ret_text + at, bytes - at, "\\x%02x", *p);
+		at += n > 0 ? n : 4;
+		p += n > 0 ? n : 1;
 	}
 	ret_text[at] = '\0';
 	return ret_text;
@@ -208,7 +231,7 @@ int warm_file_replace(int dir_fd, const char *path, const void *data, size_t byt
 		rc = warm_error_errno(err, errno, "rename to");
 	if (rc != 0) {
 		unlinkat(dir_fd, temp, 0);
-		(void)warm_error_context(err, "%s", path);
+		warm_error_context(err, "%s", path);
 		return rc;
 	}
 	return durable ? sync_parent(dir_fd, path, err) : 0;
@@ -246,7 +269,9 @@ static int walk_open(int dir_fd, const char *path, int flags, mode_t mode)
 
 static int beneath_openat(int dir_fd, const char *path, int flags, mode_t mode)
 {
-	flags |= O_CLOEXEC | O_NOCTTY;
+	flags |= O_CLOEXEC;
+	if ((flags & O_PATH) == 0) /* which openat2 takes with nothing else */
+		flags |= O_NOCTTY;
 	if (!atomic_load_explicit(&no_openat2, memory_order_relaxed)) {
 		struct open_how how = {
 			.flags = (uint64_t)(unsigned)(flags | O_NOFOLLOW),
@@ -288,6 +313,21 @@ static int make_dir(int dir_fd, const char *name)
 		/* The umask may have taken bits; the directory is ours, just made. */
 		return fchmodat(dir_fd, name, 0777, 0);
 	return errno == EEXIST ? 0 : -1;
+}
+
+int warm_beneath_read(int dir_fd, const char *path, int *ret_fd, struct warm_error *err)
+{
+	int fd = beneath_openat(dir_fd, path, O_RDONLY | O_NONBLOCK | O_NOATIME, 0);
+
+	if (fd < 0 && errno == EPERM) /* not the owner */
+		return warm_beneath_open(dir_fd, path, O_RDONLY | O_NONBLOCK, 0, ret_fd, err);
+	if (fd < 0) {
+		char shown[160];
+		return warm_error_errno(err, errno, "open %s",
+					warm_path_printable(path, shown, sizeof(shown)));
+	}
+	*ret_fd = fd;
+	return 0;
 }
 
 int warm_beneath_mkdirs(int dir_fd, const char *path, struct warm_error *err)

@@ -53,6 +53,11 @@ int warm_file_close(int *fd, struct warm_error *err) WARM_CHECKED;
 int warm_beneath_open(int dir_fd, const char *path, int flags, mode_t mode, int *ret_fd,
 		      struct warm_error *err) WARM_CHECKED;
 
+/* Open beneath `dir_fd` for a read of ours, which is no use of the file: its atime stays where we
+ * may ask for that. A FIFO doesn't hold us. */
+int warm_beneath_read(int dir_fd, const char *path, int *ret_fd,
+		      struct warm_error *err) WARM_CHECKED;
+
 /* mkdir -p beneath `dir_fd`, mode 0777 whatever the umask for those it makes. */
 int warm_beneath_mkdirs(int dir_fd, const char *path, struct warm_error *err) WARM_CHECKED;
 

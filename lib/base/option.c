@@ -313,7 +313,7 @@ static void set_from_env(const struct warm_option *o, const char *text, struct w
 
 	if (o->kind != WARM_OPTION_LIST) {
 		if (warm_option_set(o, text, &err) != 0) {
-			(void)warm_error_context(&err, "%s", o->env);
+			warm_error_context(&err, "%s", o->env);
 			keep_first(first, &err);
 		}
 		return;
@@ -327,7 +327,7 @@ static void set_from_env(const struct warm_option *o, const char *text, struct w
 	for (char *item = strtok_r(copy, ",", &save); item != NULL;
 	     item = strtok_r(NULL, ",", &save))
 		if (warm_option_set(o, item, &err) != 0) {
-			(void)warm_error_context(&err, "%s", o->env);
+			warm_error_context(&err, "%s", o->env);
 			keep_first(first, &err);
 		}
 }
@@ -386,7 +386,7 @@ int warm_options_parse(const struct warm_program *program, int argc, char **argv
 	for (size_t i = 0; i < n; i++) {
 		if (rows[i]->initial != NULL &&
 		    warm_option_set(rows[i], rows[i]->initial, &one) != 0) {
-			(void)warm_error_context(&one, "default of --%s", rows[i]->name);
+			warm_error_context(&one, "default of --%s", rows[i]->name);
 			keep_first(&first, &one);
 		}
 		const char *text = rows[i]->env != NULL ? getenv(rows[i]->env) : NULL;
@@ -416,7 +416,7 @@ int warm_options_parse(const struct warm_program *program, int argc, char **argv
 			((struct warm_option_list *)rows[i]->value)->n = 0;
 		sources[i] = FROM_FLAG;
 		if (warm_option_set(rows[i], optarg != NULL ? optarg : "true", &one) != 0) {
-			(void)warm_error_context(&one, "--%s", rows[i]->name);
+			warm_error_context(&one, "--%s", rows[i]->name);
 			keep_first(&first, &one);
 		}
 	}

@@ -230,22 +230,23 @@ static int parse_file(struct warm_reader *r, struct warm_index *index, struct ar
 
 	f->path = take_str(r, WARM_PATH_BYTES - 1, arena);
 	f->size = warm_reader_uv(r);
-	f->mode = (uint32_t)warm_reader_uv(r);
+	uint64_t mode = warm_reader_uv(r);
 	f->mtime_ns = (int64_t)warm_reader_u64(r);
 	uint64_t frame = warm_reader_uv(r), offset = warm_reader_uv(r);
 	if (r->bad)
 		return 0;
 	if (warm_path_check(f->path, strlen(f->path), err) != 0) {
-		(void)warm_error_context(err, "file '%s'",
-					 warm_path_printable(f->path, shown, sizeof(shown)));
+		warm_error_context(err, "file '%s'",
+				   warm_path_printable(f->path, shown, sizeof(shown)));
 		if (err != NULL)
 			err->status = WARM_CORRUPT;
 		return WARM_CORRUPT;
 	}
 	if (frame >= index->n_frames || offset > index->frames[frame].raw_bytes ||
-	    (f->mode & ~0111u) != 0)
+	    (mode & ~(uint64_t)0111) != 0)
 		return warm_error_set(err, WARM_CORRUPT, "file '%s' lies about its place or mode",
 				      warm_path_printable(f->path, shown, sizeof(shown)));
+	f->mode = (uint32_t)mode;
 	f->raw_offset = index->frames[frame].raw_offset + offset;
 	if (f->raw_offset < *end || f->size > index->raw_bytes ||
 	    f->raw_offset > index->raw_bytes - f->size)
@@ -393,6 +394,7 @@ int warm_index_parse(const void *trailer, size_t trailer_bytes, uint64_t object_
 	const uint8_t *header = warm_reader_take(&r, sizeof(header_magic));
 	uint16_t major = warm_reader_u16(&r), minor = warm_reader_u16(&r);
 	uint32_t index_bytes = warm_reader_u32(&r), raw_bytes = warm_reader_u32(&r);
+	const uint8_t *again = warm_reader_take(&r, 32);
 	if (r.bad || magic != skippable_magic || length != trailer_bytes - HEAD_BYTES ||
 	    memcmp(header, header_magic, sizeof(header_magic)) != 0)
 		return warm_error_set(err, WARM_CORRUPT, "the layer's trailer is malformed");
@@ -400,9 +402,10 @@ int warm_index_parse(const void *trailer, size_t trailer_bytes, uint64_t object_
 		return warm_error_set(err, WARM_UNSUPPORTED,
 				      "format %u.%u, newer than this program's %d", major, minor,
 				      WARM_FORMAT_MAJOR);
-	if (index_bytes != name->index_bytes || raw_bytes > WARM_INDEX_RAW_BYTES ||
+	if (memcmp(again, name->digest, 32) != 0 || index_bytes != name->index_bytes ||
+	    raw_bytes > WARM_INDEX_RAW_BYTES ||
 	    ZSTD_getFrameContentSize(packed, index_bytes) != raw_bytes)
-		return warm_error_set(err, WARM_CORRUPT, "the index lies about its length");
+		return warm_error_set(err, WARM_CORRUPT, "the header lies about the index's digest or length");
 	scope_free uint8_t *raw = malloc((size_t)raw_bytes + 1);
 	if (raw == NULL)
 		return warm_error_nomem(err, raw_bytes);

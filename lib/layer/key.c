@@ -7,44 +7,10 @@
 
 #include "lib/base/hash.h"
 
-static int take_part(const char *what, const char *text, char ret_part[WARM_KEY_PART_BYTES],
-		     struct warm_error *err)
-{
-	size_t n = strlen(text);
+enum { MAX_ENCODED_BYTES = 255 /* of a component of a path */ };
 
-	if (n >= WARM_KEY_PART_BYTES)
-		return warm_error_set(err, WARM_INVALID, "%s has %zu bytes, over 128", what, n);
-	for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++) {
-		if (*p < 0x20 || *p == 0x7f)
-			return warm_error_set(err, WARM_INVALID,
-					      "%s holds a control character (0x%02x)", what, *p);
-		if (*p == '/')
-			return warm_error_set(err, WARM_INVALID, "%s '%s' holds a '/'", what, text);
-	}
-	if (strcmp(text, ".") == 0 || strcmp(text, "..") == 0)
-		return warm_error_set(err, WARM_INVALID, "%s is '%s'", what, text);
-	memcpy(ret_part, text, n + 1);
-	return 0;
-}
-
-int warm_key_init(struct warm_key *key, const char *model, const char *version,
-		  const char *platform, struct warm_error *err)
-{
-	struct warm_key made;
-	struct utsname machine;
-	int rc;
-
-	if (platform == NULL || platform[0] == '\0' || strcmp(platform, "auto") == 0)
-		platform = uname(&machine) == 0 ? machine.machine : "unknown";
-	rc = take_part("model", model != NULL ? model : "", made.model, err);
-	if (rc == 0)
-		rc = take_part("version", version != NULL ? version : "", made.version, err);
-	if (rc == 0)
-		rc = take_part("platform", platform, made.platform, err);
-	if (rc == 0)
-		*key = made;
-	return rc;
-}
+/* Ids stop there; a writer that sees a later one comes after it by the random part. */
+static const uint64_t max_ms = (uint64_t)1 << 53;
 
 static bool is_plain(unsigned char c)
 {
@@ -71,6 +37,49 @@ static size_t encode(const char *part, char *out)
 	return at;
 }
 
+static int take_part(const char *what, const char *text, char ret_part[WARM_KEY_PART_BYTES],
+		     struct warm_error *err)
+{
+	size_t n = strlen(text);
+
+	if (n >= WARM_KEY_PART_BYTES)
+		return warm_error_set(err, WARM_INVALID, "%s has %zu bytes, over 128", what, n);
+	for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++) {
+		if (*p < 0x20 || *p == 0x7f)
+			return warm_error_set(err, WARM_INVALID,
+					      "%s holds a control character (0x%02x)", what, *p);
+		if (*p == '/')
+			return warm_error_set(err, WARM_INVALID, "%s '%s' holds a '/'", what, text);
+	}
+	if (strcmp(text, ".") == 0 || strcmp(text, "..") == 0)
+		return warm_error_set(err, WARM_INVALID, "%s is '%s'", what, text);
+	memmove(ret_part, text, n + 1);
+	char encoded[3 * WARM_KEY_PART_BYTES + 3];
+	if (encode(ret_part, encoded) > MAX_ENCODED_BYTES + 1)
+		return warm_error_set(err, WARM_INVALID, "%s takes over %d bytes in object names",
+				      what, MAX_ENCODED_BYTES);
+	return 0;
+}
+
+int warm_key_init(struct warm_key *key, const char *model, const char *version,
+		  const char *platform, struct warm_error *err)
+{
+	struct warm_key made;
+	struct utsname machine;
+	int rc;
+
+	if (platform == NULL || platform[0] == '\0' || strcmp(platform, "auto") == 0)
+		platform = uname(&machine) == 0 ? machine.machine : "unknown";
+	rc = take_part("model", model != NULL ? model : "", made.model, err);
+	if (rc == 0)
+		rc = take_part("version", version != NULL ? version : "", made.version, err);
+	if (rc == 0)
+		rc = take_part("platform", platform, made.platform, err);
+	if (rc == 0)
+		*key = made;
+	return rc;
+}
+
 static int decode(const char *text, size_t n, char ret_part[WARM_KEY_PART_BYTES])
 {
 	size_t at = 0;
@@ -95,6 +104,8 @@ static int decode(const char *text, size_t n, char ret_part[WARM_KEY_PART_BYTES]
 	}
 	ret_part[at] = '\0';
 	/* One part, one spelling. */
+	if (take_part("part", ret_part, ret_part, NULL) != 0)
+		return -1;
 	size_t m = encode(ret_part, again);
 	return m == n + 1 && memcmp(again, text, n) == 0 ? 0 : -1;
 }
@@ -141,6 +152,11 @@ struct warm_id warm_id_new(struct warm_id newest, int64_t now_ms)
 	if (id.ms <= newest.ms)
 		id.ms = newest.ms + 1;
 	warm_random(&id.random, sizeof(id.random));
+	if (id.ms > max_ms) {
+		id.ms = max_ms;
+		if (id.random <= newest.random && newest.random < UINT64_MAX)
+			id.random = newest.random + 1 + id.random % (UINT64_MAX - newest.random);
+	}
 	return id;
 }
 
@@ -174,9 +190,7 @@ int warm_id_parse(const char *text, size_t bytes, struct warm_id *ret_id)
 	struct warm_id id = { 0, 0 };
 	uint8_t be[8];
 
-	/* 2^53 ms is far beyond any clock, and leaves room to count up. */
-	if (dash == NULL ||
-	    parse_decimal(text, (size_t)(dash - text), (uint64_t)1 << 53, &id.ms) != 0 ||
+	if (dash == NULL || parse_decimal(text, (size_t)(dash - text), max_ms, &id.ms) != 0 ||
 	    id.ms == 0 || warm_unhex(dash + 1, bytes - (size_t)(dash + 1 - text), be, 8) != 0)
 		return WARM_INVALID;
 	for (int i = 0; i < 8; i++)

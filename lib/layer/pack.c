@@ -437,21 +437,6 @@ static int put_data(struct warm_pack *pack, int fd, uint64_t size, const struct 
 	return rc;
 }
 
-static int open_source(int dir_fd, const char *path, struct warm_error *err)
-{
-	int fd = -1;
-	/* O_NONBLOCK: a FIFO that took the file's place must not hold us. O_NOATIME: our reads
-	 * don't count as use; only the owner may ask for it. */
-	int rc = warm_beneath_open(dir_fd, path, O_RDONLY | O_NONBLOCK | O_NOATIME, 0, &fd, NULL);
-
-	if (rc == WARM_DENIED)
-		rc = warm_beneath_open(dir_fd, path, O_RDONLY | O_NONBLOCK, 0, &fd, err);
-	else if (rc != 0)
-		rc = warm_beneath_open(dir_fd, path, O_RDONLY | O_NONBLOCK | O_NOATIME, 0, &fd,
-				       err);
-	return rc != 0 ? rc : fd;
-}
-
 static int add_file(struct warm_pack *pack, const struct warm_pack_group *group,
 		    const struct warm_pack_file *file, const struct warm_call *call,
 		    struct warm_error *err)
@@ -463,9 +448,10 @@ static int add_file(struct warm_pack *pack, const struct warm_pack_group *group,
 
 	if (rc != 0)
 		return rc;
-	scope_close int fd = open_source(group->dir_fd, source, err);
-	if (fd < 0)
-		return fd;
+	scope_close int fd = -1;
+	rc = warm_beneath_read(group->dir_fd, source, &fd, err);
+	if (rc != 0)
+		return rc;
 	if (fstat(fd, &st) != 0)
 		return warm_error_errno(err, errno, "stat %s", file->path);
 	if (!S_ISREG(st.st_mode))
@@ -493,8 +479,10 @@ static int add_file(struct warm_pack *pack, const struct warm_pack_group *group,
 		return warm_error_nomem(err, strlen(file->path));
 	pack->n_files++;
 	rc = put_data(pack, fd, size, call, err);
-	if (rc != 0)
-		return pack->broken ? rc : warm_error_context(err, "%s", file->path);
+	if (rc != 0) {
+		warm_error_context(err, "%s", file->path);
+		return rc;
+	}
 	if (fstat(fd, &st) != 0)
 		return warm_error_errno(err, errno, "stat %s", file->path);
 	struct warm_seen after = warm_seen_of(&st);
@@ -551,7 +539,7 @@ static int is_full(struct warm_pack *pack, bool *ret_full, struct warm_error *er
 		most += pack->slots[i].raw_used;
 	if (most > pack->max_bytes)
 		rc = drain(pack, err);
-	*ret_full = pack->bytes > pack->max_bytes;
+	*ret_full = pack->bytes + pack->slots[pack->head].raw_used > pack->max_bytes;
 	return rc;
 }
 

@@ -130,8 +130,10 @@ int warm_profile_roots_add(struct warm_profile_roots *roots, const char *text,
 	enum warm_profile p = warm_profile_by_name(name);
 	if (p == WARM_PROFILE_FILE)
 		return warm_error_set(err, WARM_INVALID, "'%s' is no profile", name);
-	if (warm_path_check(equals + 1, strlen(equals + 1), err) != 0)
-		return warm_error_context(err, "directory of profile %s", name);
+	if (warm_path_check(equals + 1, strlen(equals + 1), err) != 0) {
+		warm_error_context(err, "directory of profile %s", name);
+		return WARM_INVALID;
+	}
 	if (roots->n == WARM_PROFILE_ROOTS_MAX)
 		return warm_error_set(err, WARM_INVALID, "more than %d profiles",
 				      WARM_PROFILE_ROOTS_MAX);
@@ -413,8 +415,8 @@ static bool elf_is_whole(int volume_fd, const char *path)
 	Elf64_Shdr section;
 	struct stat st;
 
-	if (warm_beneath_open(volume_fd, path, O_RDONLY | O_NONBLOCK, 0, &fd, NULL) != 0 ||
-	    fstat(fd, &st) != 0 || warm_file_read_at(fd, &head, sizeof(head), 0, NULL) != 0)
+	if (warm_beneath_read(volume_fd, path, &fd, NULL) != 0 || fstat(fd, &st) != 0 ||
+	    warm_file_read_at(fd, &head, sizeof(head), 0, NULL) != 0)
 		return false;
 	uint64_t size = (uint64_t)st.st_size;
 	if (memcmp(head.e_ident, ELFMAG, SELFMAG) != 0 || head.e_ident[EI_CLASS] != ELFCLASS64)
@@ -422,6 +424,14 @@ static bool elf_is_whole(int volume_fd, const char *path)
 	if (head.e_shoff == 0 || head.e_shnum == 0 || head.e_shentsize != sizeof(section) ||
 	    head.e_shoff > size || (size - head.e_shoff) / sizeof(section) < head.e_shnum)
 		return false;
+	for (unsigned i = 0; i < head.e_phnum; i++) {
+		Elf64_Phdr segment;
+		if (head.e_phentsize != sizeof(segment) ||
+		    warm_file_read_at(fd, &segment, sizeof(segment),
+				      head.e_phoff + i * sizeof(segment), NULL) != 0 ||
+		    segment.p_offset > size || segment.p_filesz > size - segment.p_offset)
+			return false;
+	}
 	for (unsigned i = 0; i < head.e_shnum; i++) {
 		if (warm_file_read_at(fd, &section, sizeof(section),
 				      head.e_shoff + i * sizeof(section), NULL) != 0)
@@ -439,8 +449,8 @@ static json_t *load_json(int volume_fd, const char *path)
 	scope_close int fd = -1;
 	struct stat st;
 
-	if (warm_beneath_open(volume_fd, path, O_RDONLY | O_NONBLOCK, 0, &fd, NULL) != 0 ||
-	    fstat(fd, &st) != 0 || st.st_size > JSON_BYTES)
+	if (warm_beneath_read(volume_fd, path, &fd, NULL) != 0 || fstat(fd, &st) != 0 ||
+	    st.st_size > JSON_BYTES)
 		return NULL;
 	text = malloc((size_t)st.st_size + 1);
 	if (text == NULL || warm_file_read_at(fd, text, (size_t)st.st_size, 0, NULL) != 0)
@@ -542,6 +552,17 @@ static enum warm_whole tilelang_is_whole(int volume_fd, const char *group, const
 		       : no(ret_why, why_bytes, "manifest.json and the files differ");
 }
 
+/* A line is start, end, mtime, output and hash, with tabs between. */
+static bool log_names(const char *log, const char *target)
+{
+	size_t n = strlen(target);
+
+	for (const char *p = strstr(log, target); p != NULL; p = strstr(p + 1, target))
+		if (p > log && (p[-1] == '\t' || p[-1] == '/') && p[n] == '\t')
+			return true;
+	return false;
+}
+
 /* FlashInfer: ninja writes a target's line into .ninja_log when its command has ended. */
 static enum warm_whole flashinfer_is_whole(int volume_fd, const char *group,
 					   const char *const *paths, size_t n, char *ret_why,
@@ -560,14 +581,14 @@ static enum warm_whole flashinfer_is_whole(int volume_fd, const char *group,
 	snprintf(path, sizeof(path), "%s/.ninja_log", group);
 	if (!has_file(group, ".ninja_log", paths, n))
 		return WARM_WHOLE_UNKNOWN;
-	if (warm_beneath_open(volume_fd, path, O_RDONLY | O_NONBLOCK, 0, &fd, NULL) != 0 ||
-	    fstat(fd, &st) != 0 || st.st_size > JSON_BYTES)
+	if (warm_beneath_read(volume_fd, path, &fd, NULL) != 0 || fstat(fd, &st) != 0 ||
+	    st.st_size > JSON_BYTES)
 		return WARM_WHOLE_UNKNOWN;
 	text = malloc((size_t)st.st_size + 1);
 	if (text == NULL || warm_file_read_at(fd, text, (size_t)st.st_size, 0, NULL) != 0)
 		return WARM_WHOLE_UNKNOWN;
 	text[st.st_size] = '\0';
-	if (strstr(text, target) == NULL)
+	if (!log_names(text, target))
 		return no(ret_why, why_bytes, ".ninja_log doesn't name %s yet", target);
 	return WARM_WHOLE_YES;
 }
@@ -581,8 +602,8 @@ static enum warm_whole jax_is_whole(int volume_fd, const char *path, char *ret_w
 	struct stat st;
 	static const uint8_t zstd_magic[4] = { 0x28, 0xb5, 0x2f, 0xfd };
 
-	if (warm_beneath_open(volume_fd, path, O_RDONLY | O_NONBLOCK, 0, &fd, NULL) != 0 ||
-	    fstat(fd, &st) != 0 || st.st_size < 4)
+	if (warm_beneath_read(volume_fd, path, &fd, NULL) != 0 || fstat(fd, &st) != 0 ||
+	    st.st_size < 4)
 		return no(ret_why, why_bytes, "too short");
 	if (st.st_size > 1 << 30)
 		return WARM_WHOLE_UNKNOWN;
@@ -635,15 +656,16 @@ static enum warm_whole mutable_parses(int volume_fd, const char *path, char *ret
 		scope_free char *text = NULL;
 		scope_close int fd = -1;
 		struct stat st;
-		if (warm_beneath_open(volume_fd, path, O_RDONLY | O_NONBLOCK, 0, &fd, NULL) != 0 ||
-		    fstat(fd, &st) != 0 || st.st_size > JSON_BYTES)
+		if (warm_beneath_read(volume_fd, path, &fd, NULL) != 0 || fstat(fd, &st) != 0 ||
+		    st.st_size > JSON_BYTES)
 			return no(ret_why, why_bytes, "can't be read");
 		text = malloc((size_t)st.st_size + 1);
 		if (text == NULL || warm_file_read_at(fd, text, (size_t)st.st_size, 0, NULL) != 0)
 			return no(ret_why, why_bytes, "can't be read");
 		text[st.st_size] = '\0';
-		return literal_closes(text) ? WARM_WHOLE_YES
-					    : no(ret_why, why_bytes, "does not parse");
+		return strlen(text) == (size_t)st.st_size && literal_closes(text)
+			       ? WARM_WHOLE_YES
+			       : no(ret_why, why_bytes, "does not parse");
 	}
 	json_t *root = load_json(volume_fd, path);
 	if (root == NULL)
@@ -710,6 +732,24 @@ static bool names_secret(const char *name)
 	return false;
 }
 
+/* Any non-empty string in it. */
+static bool holds_text(json_t *value)
+{
+	const char *name;
+	json_t *child;
+	size_t i;
+
+	if (json_is_string(value))
+		return json_string_length(value) > 0;
+	json_object_foreach(value, name, child)
+		if (holds_text(child))
+			return true;
+	json_array_foreach(value, i, child)
+		if (holds_text(child))
+			return true;
+	return false;
+}
+
 static bool find_secret(json_t *value, char *ret_name, size_t name_bytes)
 {
 	const char *name;
@@ -717,7 +757,7 @@ static bool find_secret(json_t *value, char *ret_name, size_t name_bytes)
 	size_t i;
 
 	json_object_foreach(value, name, child) {
-		if (json_is_string(child) && json_string_length(child) > 0 && names_secret(name)) {
+		if (names_secret(name) && holds_text(child)) {
 			snprintf(ret_name, name_bytes, "%s", name);
 			return true;
 		}

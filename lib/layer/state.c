@@ -104,41 +104,83 @@ static bool apart(const struct warm_group *a, const struct warm_group *b)
 	return a->bound != 0 && b->bound != 0 && a->bound != b->bound;
 }
 
-/* Find pairs of live groups that hold the same path. */
+/* Paths of live groups, by hash; a path may be there for several groups. */
+struct slot {
+	const char *path;
+	uint32_t bytes; /* of it that count */
+	uint32_t live;
+};
+
+struct paths {
+	struct slot *slots;
+	size_t capacity;
+};
+
+/* Note a conflict with each group other than `live` that holds the first `n` bytes of `path`. */
+static int clash(const struct paths *p, struct conflicts *c, const char *path, size_t n,
+		 uint32_t live, struct warm_error *err)
+{
+	size_t at = warm_hash64(path, n) & (p->capacity - 1);
+
+	for (; p->slots[at].path != NULL; at = (at + 1) & (p->capacity - 1)) {
+		uint32_t other = p->slots[at].live;
+		if (other == live || p->slots[at].bytes != n ||
+		    memcmp(p->slots[at].path, path, n) != 0 ||
+		    apart(c->live[other].group, c->live[live].group))
+			continue;
+		int rc = add_conflict(c, other, live, err);
+		if (rc != 0)
+			return rc;
+	}
+	return 0;
+}
+
+static void put_path(struct paths *p, const char *path, size_t n, uint32_t live)
+{
+	size_t at = warm_hash64(path, n) & (p->capacity - 1);
+
+	while (p->slots[at].path != NULL)
+		at = (at + 1) & (p->capacity - 1);
+	p->slots[at] = (struct slot){ path, (uint32_t)n, live };
+}
+
+static const char *path_of(const struct conflicts *c, size_t live, size_t file)
+{
+	const struct warm_index *index = c->layers[c->live[live].layer].index;
+
+	return index->files[c->live[live].group->first_file + file].path;
+}
+
+/* Find pairs of live groups that hold the same path, or one a directory where the other has a
+ * file. */
 static int find_conflicts(struct conflicts *c, size_t n_live, struct warm_error *err)
 {
-	size_t n_paths = 0, capacity = 64;
+	size_t n_paths = 0;
+	struct paths p = { .capacity = 64 };
+	int rc = 0;
 
 	for (size_t i = 0; i < n_live; i++)
 		n_paths += c->live[i].group->n_files;
-	while (capacity < 2 * n_paths)
-		capacity *= 2;
-	struct slot {
-		const char *path;
-		uint32_t live;
-	};
-	scope_free struct slot *slots = calloc(capacity, sizeof(*slots));
-	if (slots == NULL)
-		return warm_error_nomem(err, capacity * sizeof(*slots));
-	for (size_t i = 0; i < n_live; i++) {
-		const struct warm_group *g = c->live[i].group;
-		const struct warm_file *files = c->layers[c->live[i].layer].index->files;
-		for (size_t k = 0; k < g->n_files; k++) {
-			const char *path = files[g->first_file + k].path;
-			size_t at = warm_hash64(path, strlen(path)) & (capacity - 1);
-			for (; slots[at].path != NULL; at = (at + 1) & (capacity - 1)) {
-				uint32_t other = slots[at].live;
-				if (strcmp(slots[at].path, path) != 0 ||
-				    apart(c->live[other].group, g))
-					continue;
-				int rc = add_conflict(c, other, (uint32_t)i, err);
-				if (rc != 0)
-					return rc;
-			}
-			slots[at] = (struct slot){ path, (uint32_t)i };
+	while (p.capacity < 2 * n_paths)
+		p.capacity *= 2;
+	p.slots = calloc(p.capacity, sizeof(*p.slots));
+	if (p.slots == NULL)
+		return warm_error_nomem(err, p.capacity * sizeof(*p.slots));
+	for (size_t i = 0; rc == 0 && i < n_live; i++)
+		for (size_t k = 0; rc == 0 && k < c->live[i].group->n_files; k++) {
+			const char *path = path_of(c, i, k);
+			rc = clash(&p, c, path, strlen(path), (uint32_t)i, err);
+			put_path(&p, path, strlen(path), (uint32_t)i);
 		}
-	}
-	return 0;
+	for (size_t i = 0; rc == 0 && i < n_live; i++)
+		for (size_t k = 0; rc == 0 && k < c->live[i].group->n_files; k++) {
+			const char *path = path_of(c, i, k);
+			for (const char *s = strchr(path, '/'); rc == 0 && s != NULL;
+			     s = strchr(s + 1, '/'))
+				rc = clash(&p, c, path, (size_t)(s - path), (uint32_t)i, err);
+		}
+	free(p.slots);
+	return rc;
 }
 
 int warm_state_build(struct warm_layer *layers, size_t n, struct warm_state *ret_state,
@@ -204,4 +246,80 @@ const struct warm_live *warm_state_find(const struct warm_state *state, const ch
 			high = mid;
 	}
 	return NULL;
+}
+
+static bool has_path(const struct paths *p, const char *path, size_t n)
+{
+	size_t at = warm_hash64(path, n) & (p->capacity - 1);
+
+	for (; p->slots[at].path != NULL; at = (at + 1) & (p->capacity - 1))
+		if (p->slots[at].bytes == n && memcmp(p->slots[at].path, path, n) == 0)
+			return true;
+	return false;
+}
+
+/* Whether a file of the group, or a directory above one, is a path of `files`, or a file of it is
+ * a directory in `dirs`. */
+static bool shares_path(const struct warm_live *live, const struct warm_layer *layers,
+			const struct paths *files, const struct paths *dirs)
+{
+	const struct warm_file *f = &layers[live->layer].index->files[live->group->first_file];
+
+	for (size_t k = 0; k < live->group->n_files; k++) {
+		const char *path = f[k].path;
+		if (has_path(files, path, strlen(path)) || has_path(dirs, path, strlen(path)))
+			return true;
+		for (const char *s = strchr(path, '/'); s != NULL; s = strchr(s + 1, '/'))
+			if (has_path(files, path, (size_t)(s - path)))
+				return true;
+	}
+	return false;
+}
+
+static void put_dirs(struct paths *p, const char *path)
+{
+	for (const char *s = strchr(path, '/'); s != NULL; s = strchr(s + 1, '/'))
+		if (!has_path(p, path, (size_t)(s - path)))
+			put_path(p, path, (size_t)(s - path), 0);
+}
+
+int warm_state_subtract(struct warm_state *state, const struct warm_layer *layers,
+			const struct warm_state *first, const struct warm_layer *first_layers,
+			struct warm_error *err)
+{
+	struct conflicts c = { .live = first->live, .layers = first_layers };
+	struct paths files = { .capacity = 64 }, dirs = { .capacity = 64 };
+	size_t n_files = 0, n_dirs = 0, kept = 0;
+
+	for (size_t i = 0; i < first->n_live; i++)
+		for (size_t k = 0; k < first->live[i].group->n_files; k++) {
+			n_files++;
+			for (const char *p = path_of(&c, i, k); *p != '\0'; p++)
+				n_dirs += *p == '/';
+		}
+	while (files.capacity < 2 * n_files)
+		files.capacity *= 2;
+	while (dirs.capacity < 2 * n_dirs)
+		dirs.capacity *= 2;
+	files.slots = calloc(files.capacity, sizeof(*files.slots));
+	dirs.slots = calloc(dirs.capacity, sizeof(*dirs.slots));
+	if (files.slots == NULL || dirs.slots == NULL) {
+		free(files.slots);
+		free(dirs.slots);
+		return warm_error_nomem(err, dirs.capacity * sizeof(*dirs.slots));
+	}
+	for (size_t i = 0; i < first->n_live; i++)
+		for (size_t k = 0; k < first->live[i].group->n_files; k++) {
+			const char *path = path_of(&c, i, k);
+			put_path(&files, path, strlen(path), 0);
+			put_dirs(&dirs, path);
+		}
+	for (size_t i = 0; i < state->n_live; i++)
+		if (warm_state_find(first, state->live[i].group->name) == NULL &&
+		    !shares_path(&state->live[i], layers, &files, &dirs))
+			state->live[kept++] = state->live[i];
+	state->n_live = kept;
+	free(files.slots);
+	free(dirs.slots);
+	return 0;
 }

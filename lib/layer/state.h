@@ -45,6 +45,12 @@ void warm_state_release(struct warm_state *state);
 /* NULL when no live group has this name. */
 const struct warm_live *warm_state_find(const struct warm_state *state, const char *name);
 
+/* Take out of `state` the groups that `first` (the state of another key) holds too, by name or by
+ * a path. Errors: NO_MEMORY. */
+int warm_state_subtract(struct warm_state *state, const struct warm_layer *layers,
+			const struct warm_state *first, const struct warm_layer *first_layers,
+			struct warm_error *err) WARM_CHECKED;
+
 /* Mark what listed bases with an index cover; warm_state_build() does it too. */
 void warm_state_cover(struct warm_layer *layers, size_t n);
 

@@ -43,8 +43,11 @@ int warm_store_open(const char *url, struct warm_store **ret_store, struct warm_
 	store->url = strdup(url);
 	if (store->url == NULL)
 		return warm_error_nomem(err, strlen(url));
-	if (backend->open(rest, &store->state, err) != 0)
-		return warm_error_context(err, "store %.100s", url);
+	int rc = backend->open(rest, &store->state, err);
+	if (rc != 0) {
+		warm_error_context(err, "store %.100s", url);
+		return rc;
+	}
 	store->backend = backend;
 	*ret_store = take_ptr(store);
 	return 0;
@@ -73,10 +76,12 @@ unsigned warm_store_parallel(const struct warm_store *store)
 static int check_name(const struct warm_store *store, const char *name,
 		      const struct warm_call *call, struct warm_error *err)
 {
-	if (warm_path_check(name, strlen(name), err) != 0)
-		return warm_error_context(err, "store %.80s: bad object name", store->url);
-	int rc = warm_call_check(call, err);
-	return rc != 0 ? warm_error_context(err, "%.80s", store->url) : 0;
+	int rc = warm_path_check(name, strlen(name), err);
+	if (rc == 0)
+		rc = warm_call_check(call, err);
+	if (rc != 0)
+		warm_error_context(err, "%.80s: %.60s", store->url, name);
+	return rc;
 }
 
 static int with_context(const struct warm_store *store, const char *what, const char *name, int rc,
@@ -84,7 +89,7 @@ static int with_context(const struct warm_store *store, const char *what, const 
 {
 	if (rc == 0)
 		return 0;
-	(void)warm_error_context(err, "%s %.80s/%.120s", what, store->url, name);
+	warm_error_context(err, "%s %.80s/%.120s", what, store->url, name);
 	return rc;
 }
 

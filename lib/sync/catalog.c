@@ -152,7 +152,7 @@ static int read_index(const struct index_reader *r, struct warm_layer *layer,
 	rc = warm_index_parse(data, t.used, layer->object_bytes, &r->catalog->key, &layer->name,
 			      &layer->index, err);
 	if (rc != 0)
-		(void)warm_error_context(err, "%s", layer->object);
+		warm_error_context(err, "%s", layer->object);
 	return rc;
 }
 
@@ -184,15 +184,15 @@ int warm_catalog_read(struct warm_catalog *catalog, struct warm_store *store,
 	struct index_reader r = { catalog, store, notices, call };
 
 	int rc = warm_parallel(INDEX_THREADS, catalog->n_layers, read_one, &r, err);
+	warm_state_cover(catalog->layers, catalog->n_layers);
 	catalog->refused = 0;
 	catalog->fetched_bytes = 0;
 	for (size_t i = 0; i < catalog->n_layers; i++) {
-		if (catalog->layers[i].index == NULL)
-			catalog->refused++;
-		else
+		if (catalog->layers[i].index != NULL)
 			catalog->fetched_bytes += warm_trailer_bytes(&catalog->layers[i].name);
+		else if (!catalog->layers[i].covered)
+			catalog->refused++;
 	}
-	warm_state_cover(catalog->layers, catalog->n_layers);
 	return rc;
 }
 

@@ -26,7 +26,7 @@ struct compaction {
 	char work[40];
 	struct warm_fetch_item *items;
 	size_t n_items;
-	char (*dirs)[24];
+	char (*dirs)[40]; /* of the items */
 };
 
 /* ---- the base ---- */
@@ -77,22 +77,23 @@ static bool is_base(const struct warm_layer *layer)
 	return layer->name.kind == WARM_BASE;
 }
 
-/* Unpack the live groups, each layer's in a directory of its own, since copies for two CPUs
- * share their paths. */
+/* Unpack the live groups, by layer and by what they are bound to, since copies for two CPUs share
+ * their paths. */
 static int unpack_groups(struct compaction *c, struct warm_error *err)
 {
 	size_t n = c->catalog.n_layers;
 
-	c->dirs = calloc(n + 1, sizeof(*c->dirs));
+	c->dirs = calloc(c->state.n_live + 1, sizeof(*c->dirs));
 	c->items = calloc(c->state.n_live + 1, sizeof(*c->items));
 	if (c->dirs == NULL || c->items == NULL)
 		return warm_error_nomem(err, c->state.n_live * sizeof(*c->items));
-	for (size_t i = 0; i < n; i++)
-		snprintf(c->dirs[i], sizeof(c->dirs[i]), "%zu", i);
-	for (size_t i = 0; i < c->state.n_live; i++)
-		c->items[i] = (struct warm_fetch_item){ c->state.live[i].layer,
-							c->state.live[i].group,
-							c->dirs[c->state.live[i].layer], false };
+	for (size_t i = 0; i < c->state.n_live; i++) {
+		const struct warm_live *live = &c->state.live[i];
+		snprintf(c->dirs[i], sizeof(c->dirs[i]), "%u-%016llx", live->layer,
+			 (unsigned long long)live->group->bound);
+		c->items[i] = (struct warm_fetch_item){ live->layer, live->group, c->dirs[i],
+							false };
+	}
 	c->n_items = c->state.n_live;
 	struct warm_fetch fetch = {
 		.store = c->o->store,
@@ -114,13 +115,13 @@ static int add_group(struct compaction *c, struct warm_pack *pack,
 	const struct warm_group *g = item->group;
 	const struct warm_index *index = c->catalog.layers[item->layer].index;
 	scope_free struct warm_pack_file *files = calloc(g->n_files + 1, sizeof(*files));
-	scope_free char(*sources)[WARM_PATH_BYTES + 16] = calloc(g->n_files + 1, sizeof(*sources));
+	scope_free char(*sources)[WARM_PATH_BYTES + 48] = calloc(g->n_files + 1, sizeof(*sources));
 
 	if (files == NULL || sources == NULL)
 		return warm_error_nomem(err, g->n_files * sizeof(*sources));
 	for (size_t i = 0; i < g->n_files; i++) {
 		const struct warm_file *f = &index->files[g->first_file + i];
-		snprintf(sources[i], sizeof(sources[i]), "%u/%s", item->layer, f->path);
+		snprintf(sources[i], sizeof(sources[i]), "%s/%s", item->below, f->path);
 		files[i] = (struct warm_pack_file){ f->path, sources[i], NULL, f->mtime_ns };
 	}
 	struct warm_pack_group group = {
@@ -295,6 +296,7 @@ static int run(struct compaction *c, struct warm_error *err)
 
 	if (rc == 0)
 		rc = warm_catalog_read(&c->catalog, c->o->store, c->o->notices, c->call, err);
+	c->report->bad = c->catalog.refused;
 	for (size_t bad = SIZE_MAX;
 	     rc == 0 && count_uncovered(c) >= least && bad != c->report->bad;) {
 		/* A base that turns out bad uncovers others: until all that counts is verified. */

@@ -576,7 +576,7 @@ static void decode(struct engine *e, struct warm_unpack *unpack, const struct pa
 
 	int rc = warm_unpack_frame(unpack, layer->index, packet->frame, packet->data, &raw, &err);
 	if (rc != 0) {
-		(void)warm_error_context(&err, "%s", layer->object);
+		warm_error_context(&err, "%s", layer->object);
 		warm_notice(e->fetch->notices, "frame-refused", "%s", err.msg);
 		fail_frames(e, packet->layer, packet->frame, packet->frame + 1);
 		note_error(e, rc, &err);

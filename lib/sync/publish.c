@@ -98,8 +98,10 @@ int warm_publisher_open(const struct warm_publish_options *options, struct warm_
 	p->roots.mount_hash = warm_mount_hash(p->mount);
 	if (!options->no_ledger) {
 		int rc = warm_beneath_mkdirs(p->volume_fd, WARM_DIR, err);
-		if (rc != 0)
-			return warm_error_context(err, "volume %s", options->volume);
+		if (rc != 0) {
+			warm_error_context(err, "volume %s", options->volume);
+			return rc;
+		}
 		p->atime_moves = probe_atime(p->volume_fd);
 	}
 	*ret_p = take_ptr(p);
@@ -647,8 +649,10 @@ static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 	}
 	int rc = warm_scan_run(p->volume_fd, &p->roots, p->o.max_file_bytes, dir_fn, dir_arg,
 			       r->call, &r->scan, err);
-	if (rc != 0)
-		return warm_error_context(err, "volume %s", p->o.volume);
+	if (rc != 0) {
+		warm_error_context(err, "volume %s", p->o.volume);
+		return rc;
+	}
 	rc = collect(r, err);
 	forget_sightings(p);
 	r->report->scan_ms = warm_clock_ms() - start;

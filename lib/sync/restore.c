@@ -112,8 +112,10 @@ static int open_volume(struct restore *r, struct warm_error *err)
 		return rc == WARM_NO_MEMORY ? warm_error_nomem(err, 0) : 0;
 	}
 	int rc = warm_beneath_mkdirs(r->volume_fd, WARM_DIR, err);
-	if (rc != 0)
-		return warm_error_context(err, "volume %s", r->o->volume);
+	if (rc != 0) {
+		warm_error_context(err, "volume %s", r->o->volume);
+		return rc;
+	}
 	rc = warm_ledger_load(&r->ledger, r->volume_fd, err);
 	if (rc == WARM_NO_MEMORY)
 		return rc;
@@ -125,7 +127,9 @@ static int open_volume(struct restore *r, struct warm_error *err)
 		rc = 0;
 	if (rc == 0)
 		rc = warm_tree_remove(r->volume_fd, STAGE, err);
-	return rc != 0 ? warm_error_context(err, "volume %s", r->o->volume) : 0;
+	if (rc != 0)
+		warm_error_context(err, "volume %s", r->o->volume);
+	return rc;
 }
 
 static int open_stage(struct restore *r, struct warm_error *err)
@@ -263,6 +267,9 @@ static int choose(struct restore *r, struct warm_error *err)
 		r->result->list_ms += warm_clock_ms() - start;
 		if (rc == 0 && found)
 			rc = load_catalog(r, &r->other, &other, &r->other_state, err);
+		if (rc == 0 && found)
+			rc = warm_state_subtract(&r->other_state, r->other.layers, &r->own_state,
+						 r->own.layers, err);
 		if (rc == WARM_CANCELED || rc == WARM_NO_MEMORY)
 			return rc;
 		if (rc != 0) {
@@ -285,8 +292,7 @@ static int choose(struct restore *r, struct warm_error *err)
 	size_t own = r->n_wanted;
 	for (size_t i = 0; found && i < r->other_state.n_live; i++) {
 		const struct warm_live *l = &r->other_state.live[i];
-		if ((l->group->flags & WARM_GROUP_SELF_KEYED) == 0 ||
-		    warm_state_find(&r->own_state, l->group->name) != NULL)
+		if ((l->group->flags & WARM_GROUP_SELF_KEYED) == 0)
 			continue;
 		if (usable_here(r, l->group))
 			want(r, &r->other, l->layer, l->group, true);

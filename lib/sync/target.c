@@ -16,8 +16,10 @@ static int init(struct warm_target *t, const struct warm_target_options *o, stru
 	t->disabled = t->key.model[0] == '\0';
 	for (size_t i = 0; i < o->profiles.n; i++) {
 		rc = warm_profile_roots_add(&t->roots, o->profiles.items[i], err);
-		if (rc != 0)
-			return warm_error_context(err, "--profile");
+		if (rc != 0) {
+			warm_error_context(err, "--profile");
+			return rc;
+		}
 	}
 	if (o->stores.n == 0 && !t->disabled)
 		return warm_error_set(err, WARM_INVALID, "--store is missing");

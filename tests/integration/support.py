@@ -249,6 +249,7 @@ class Sidecar:
     def wait(self, timeout=20):
         code = self.process.wait(timeout)
         self._reader.join(5)
+        assert "Sanitizer" not in self.log and "runtime error:" not in self.log, self.log
         return code
 
     def stop(self, timeout=20):
@@ -267,6 +268,8 @@ class Sidecar:
 
 class Context:
     """One test's own directory and what it started."""
+
+    _runtime = None  # whether the programs carry a sanitizer
 
     def __init__(self, bin_dir, quick, name):
         self.bin = os.path.abspath(bin_dir)
@@ -310,6 +313,13 @@ class Context:
     def libfault(self):
         return os.path.join(os.path.dirname(self.bin), "tests", "libfault.so")
 
+    def _sanitized(self):
+        if Context._runtime is None:
+            with open(os.path.join(self.bin, "warmcache-init"), "rb") as f:
+                data = f.read()
+            Context._runtime = b"__asan_init" in data or b"__tsan_init" in data
+        return Context._runtime
+
     def compile(self, source, name, *flags):
         need("cc")
         out = self.path(name)
@@ -319,11 +329,15 @@ class Context:
 
     def env(self, fault=None, preload=None, **more):
         env = {k: v for k, v in os.environ.items() if not k.startswith("WARM_")}
+        if preload is not None and self._sanitized():
+            raise Skip("a sanitizer's runtime must come first")
         # The programs' own leaks and races are other tests' business; malloc faults need that
         # nothing else stands in between.
         if fault is not None or "WARM_FAULT_COUNT" in more or "WARM_FAULT_BOOT_ID" in more:
             if not os.path.exists(self.libfault):
                 raise Skip("needs libfault.so")
+            if self._sanitized():
+                raise Skip("a sanitizer's runtime must come first")
             preload = self.libfault
         if preload is not None:
             env["LD_PRELOAD"] = preload
@@ -356,7 +370,7 @@ class Context:
             raw = f.read()
         os.unlink(out)
         assert p.returncode not in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS), p.stderr
-        assert "Sanitizer" not in p.stderr, p.stderr
+        assert "Sanitizer" not in p.stderr and "runtime error:" not in p.stderr, p.stderr
         result = None
         if raw:
             assert len(raw) <= 1024, "the result has %d bytes" % len(raw)

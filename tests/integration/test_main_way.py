@@ -124,6 +124,7 @@ def an_empty_model_is_disabled(t):
 def require_makes_a_cold_start_a_failure_and_check_restores_nothing(t):
     assert t.init("--require").code == NOT_FOUND
     t.publish(Tree([inductor_file("a")]))
+    t.clear()
     r = t.init("--check")
     assert r.code == 0 and snapshot(t.volume, ours=True) == {}, r
     assert t.init("--check", store=t.path("nowhere")).code == NOT_FOUND

@@ -109,6 +109,17 @@ def a_volume_that_disappears_is_survived_and_found_again(t):
     assert s.stop() == 0
 
 
+def a_volume_that_is_deleted_is_survived(t):
+    s = t.sidecar("--settle=0", "--interval=0s")
+    Tree([inductor_file("a")]).write(t.volume)
+    s.wait_for("INFO warmcache-sidecar: published")
+    shutil.rmtree(t.volume)
+    s.signal(signal.SIGUSR1)
+    time.sleep(0.5)
+    assert s.process.poll() is None, s.log
+    assert s.stop(8) == 0, s.log
+
+
 def a_store_that_denies_keeps_it_running_and_it_ends_at_sigterm(t):
     prefix = t.as_nobody()
     Tree([inductor_file("a")]).write(t.volume)

@@ -133,6 +133,15 @@ def after_a_reboot_files_that_lost_their_bytes_are_not_kept(t):
     assert "restarted" not in r.err and r.json["files"] == 0, r
 
 
+def after_a_reboot_what_a_cold_start_left_is_not_kept(t):
+    """The first boot had nothing to restore, the model compiled, the node crashed."""
+    assert t.init(env=_boot(t, 1)).status == "cold"
+    torn = Tree([inductor_file("torn"), triton_group("torn")])
+    Tree([{p: b"" for p in g} for g in torn.groups]).write(t.volume)
+    r = t.init(env=_boot(t, 2))
+    assert snapshot(t.volume) == {}, (r, sorted(snapshot(t.volume)))
+
+
 def after_a_reboot_an_unreachable_store_leaves_no_torn_files(t):
     tree = small_tree()
     t.publish(tree, volume=t.volume)

@@ -145,11 +145,11 @@ static void list_below(struct lines *l, int fd, const char *prefix, bool with_mt
 			l->list = realloc(l->list, l->capacity * sizeof(*l->list));
 			assert_non_null(l->list);
 		}
-		assert_true(asprintf(&l->list[l->n++], "%s size=%lld mode=%o mtime=%" PRId64 " %s\n",
-				     warm_path_printable(path, shown, sizeof(shown)),
-				     (long long)st.st_size, st.st_mode & 0111,
-				     with_mtime ? warm_timespec_ns(st.st_mtim) : (int64_t)0,
-				     hex) > 0);
+		assert_true(
+			asprintf(&l->list[l->n++], "%s size=%lld mode=%o mtime=%" PRId64 " %s\n",
+				 warm_path_printable(path, shown, sizeof(shown)),
+				 (long long)st.st_size, st.st_mode & 0111,
+				 with_mtime ? warm_timespec_ns(st.st_mtim) : (int64_t)0, hex) > 0);
 	}
 	closedir(dir);
 }
@@ -250,7 +250,7 @@ void put_made_layer(struct warm_store *store, const struct warm_key *key,
 
 	scope_close int fd = openat(s.fd, "layer", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	assert_true(fd >= 0);
-	assert_int_equal(warm_pack_open(fd, 1, UINT64_MAX, &pack, &err), 0);
+	assert_int_equal(warm_pack_open(fd, 1, UINT64_MAX, 0, &pack, &err), 0);
 	for (size_t i = 0; i < layer->n_groups; i++) {
 		const struct made_group *g = &layer->groups[i];
 		struct warm_pack_file files[4] = { 0 };
@@ -259,11 +259,12 @@ void put_made_layer(struct warm_store *store, const struct warm_key *key,
 		for (; n < 4 && g->files[n].path != NULL; n++) {
 			const struct made_file *f = &g->files[n];
 			snprintf(sources[n], sizeof(sources[n]), "%zu-%zu", i, n);
-			put_file(s.fd, sources[n], f->text, f->bytes != 0 ? f->bytes : strlen(f->text),
-				 0644 | f->mode, 0);
+			put_file(s.fd, sources[n], f->text,
+				 f->bytes != 0 ? f->bytes : strlen(f->text), 0644 | f->mode, 0);
 			files[n] = (struct warm_pack_file){ f->path, sources[n], NULL,
-							    f->mtime_ns != 0 ? f->mtime_ns :
-									       1700000000123456789 };
+							    f->mtime_ns != 0
+								    ? f->mtime_ns
+								    : 1700000000123456789 };
 		}
 		snprintf(name, sizeof(name), "%s", g->name);
 		if (g->bound != 0)
@@ -343,7 +344,8 @@ char *describe_layer(const uint8_t *layer, size_t bytes, const struct warm_key *
 	assert_true(bytes > trailer);
 	if (warm_index_parse(layer + bytes - trailer, trailer, bytes, key, name, &x, &err) != 0)
 		fail_msg("%s", err.msg);
-	warm_buf_printf(&out, "format %u\nkind %c\nid %s\nkey %s\ncreated_ms %" PRId64 "\nmount %s\n",
+	warm_buf_printf(&out,
+			"format %u\nkind %c\nid %s\nkey %s\ncreated_ms %" PRId64 "\nmount %s\n",
 			x->major, x->kind, warm_id_text(x->id, id), warm_key_text(&x->key, text),
 			x->created_ms, x->mount);
 	if (x->complete != NULL)
@@ -365,7 +367,8 @@ char *describe_layer(const uint8_t *layer, size_t bytes, const struct warm_key *
 	warm_buf_printf(&out, "\n");
 	for (size_t i = 0; i < x->n_groups; i++) {
 		const struct warm_group *g = &x->groups[i];
-		warm_buf_printf(&out, "group %s profile=%s origin=%s bound=%016" PRIx64 " flags=%u\n",
+		warm_buf_printf(&out,
+				"group %s profile=%s origin=%s bound=%016" PRIx64 " flags=%u\n",
 				warm_path_printable(g->name, shown, sizeof(shown)), g->profile,
 				warm_id_text(g->origin, id), g->bound, g->flags);
 		for (size_t k = 0; k < g->n_files; k++) {
@@ -391,7 +394,8 @@ void hear(void *arg, const char *event, const char *text)
 
 	pthread_mutex_lock(&lock);
 	if (h->used < sizeof(h->text)) {
-		int n = snprintf(h->text + h->used, sizeof(h->text) - h->used, "%s: %s\n", event, text);
+		int n = snprintf(h->text + h->used, sizeof(h->text) - h->used, "%s: %s\n", event,
+				 text);
 		h->used += n > 0 ? (size_t)n : 0;
 	}
 	pthread_mutex_unlock(&lock);

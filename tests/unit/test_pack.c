@@ -36,13 +36,16 @@ struct layer {
 static const struct warm_id fixed_id = { 1700000000000, 0x00000000deadbeef };
 static const int64_t fixed_mtime = 1700000000123456789;
 
+/* The tests run with none and with several. */
+static unsigned pack_threads;
+
 static struct layer open_layer(uint64_t max_bytes)
 {
 	struct layer l = { .s = scratch_open(), .key = key_of("llama", "v1") };
 
 	l.fd = openat(l.s.fd, ".layer", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	assert_true(l.fd >= 0);
-	assert_int_equal(warm_pack_open(l.fd, 1, max_bytes, &l.pack, NULL), 0);
+	assert_int_equal(warm_pack_open(l.fd, 1, max_bytes, pack_threads, &l.pack, NULL), 0);
 	return l;
 }
 
@@ -61,11 +64,9 @@ static int add_seen(struct layer *l, const char *name, const char *const *paths,
 	assert_true(n <= COUNT(files));
 	for (size_t i = 0; i < n; i++)
 		files[i] = (struct warm_pack_file){ paths[i], NULL, seen, fixed_mtime };
-	struct warm_pack_group group = { .name = name,
-					 .profile = "file",
-					 .dir_fd = l->s.fd,
-					 .files = files,
-					 .n_files = n };
+	struct warm_pack_group group = {
+		.name = name, .profile = "file", .dir_fd = l->s.fd, .files = files, .n_files = n
+	};
 	return warm_pack_add(l->pack, &group, NULL, err);
 }
 
@@ -95,7 +96,8 @@ static struct warm_index *index_of(const struct layer *l)
 	struct warm_index *x = NULL;
 	struct warm_error err = { 0 };
 
-	if (warm_index_parse(data + bytes - trailer, trailer, bytes, &l->key, &l->name, &x, &err) != 0)
+	if (warm_index_parse(data + bytes - trailer, trailer, bytes, &l->key, &l->name, &x, &err) !=
+	    0)
 		fail_msg("%s", err.msg);
 	free(data);
 	return x;
@@ -165,9 +167,9 @@ TEST(an_empty_layer_is_whole)
 
 TEST(the_index_finds_every_byte_in_the_tar)
 {
-	static const size_t sizes[] = { 0,	       1,	       511,	       512,
-					513,	       100000,	       (4 << 20) - 512, 4 << 20,
-					(4 << 20) + 1, 9 << 20 };
+	static const size_t sizes[] = {
+		0, 1, 511, 512, 513, 100000, (4 << 20) - 512, 4 << 20, (4 << 20) + 1, 9 << 20
+	};
 	struct layer l = open_layer(UINT64_MAX);
 	char path[40];
 
@@ -210,8 +212,9 @@ TEST(each_frame_is_a_zstd_frame_with_its_size)
 	char *data = text_of(l.s.fd, ".layer", NULL);
 	assert_true(x->n_frames >= 3);
 	for (size_t i = 0; i < x->n_frames; i++) {
-		assert_int_equal(ZSTD_getFrameContentSize(data + x->frames[i].offset, x->frames[i].bytes),
-				 x->frames[i].raw_bytes);
+		assert_int_equal(
+			ZSTD_getFrameContentSize(data + x->frames[i].offset, x->frames[i].bytes),
+			x->frames[i].raw_bytes);
 		assert_int_equal(ZSTD_findFrameCompressedSize(data + x->frames[i].offset,
 							      x->frames[i].bytes),
 				 x->frames[i].bytes);
@@ -223,7 +226,11 @@ TEST(each_frame_is_a_zstd_frame_with_its_size)
 
 TEST(the_same_groups_give_the_same_bytes)
 {
-	struct layer a = open_layer(UINT64_MAX), b = open_layer(UINT64_MAX);
+	struct layer a = open_layer(UINT64_MAX);
+	unsigned threads = pack_threads;
+	pack_threads = 1;
+	struct layer b = open_layer(UINT64_MAX);
+	pack_threads = threads;
 	struct layer *both[] = { &a, &b };
 
 	for (size_t i = 0; i < 2; i++) {
@@ -273,7 +280,8 @@ static void check_rolled_back(struct layer *l, const char *const *paths, size_t 
 	int rc = add_seen(l, "group", paths, n, seen, &err);
 	on_read = NULL;
 	if (rc != status)
-		fail_msg("wanted %s, got %s: %s", warm_status_name(status), warm_status_name(rc), err.msg);
+		fail_msg("wanted %s, got %s: %s", warm_status_name(status), warm_status_name(rc),
+			 err.msg);
 	assert_int_equal(err.status, status);
 	assert_true(warm_pack_usable(l->pack));
 	assert_int_equal(warm_pack_groups(l->pack), 1);
@@ -298,7 +306,8 @@ TEST(a_group_with_a_missing_file_is_taken_back)
 
 TEST(a_group_that_closed_frames_is_taken_back)
 {
-	static const size_t sizes[] = { 4 << 20, 5 << 20, 13 << 20, (4 << 20) - 700000 - 1536 - 1024 };
+	static const size_t sizes[] = { 4 << 20, 5 << 20, 13 << 20,
+					(4 << 20) - 700000 - 1536 - 1024 };
 
 	for (size_t i = 0; i < COUNT(sizes); i++) {
 		struct layer l = open_layer(UINT64_MAX);
@@ -404,11 +413,9 @@ static void check_change(void (*change)(void), size_t bytes)
 	struct warm_seen victim_seen = warm_seen_of(&victim);
 	struct warm_pack_file files[2] = { { paths[1], NULL, &victim_seen, 1 },
 					   { paths[0], NULL, &seen, 1 } };
-	struct warm_pack_group group = { .name = "g",
-					 .profile = "file",
-					 .dir_fd = l.s.fd,
-					 .files = files,
-					 .n_files = 2 };
+	struct warm_pack_group group = {
+		.name = "g", .profile = "file", .dir_fd = l.s.fd, .files = files, .n_files = 2
+	};
 	on_read = change;
 	int rc = warm_pack_add(l.pack, &group, NULL, &err);
 	assert_null(on_read);
@@ -453,7 +460,9 @@ TEST(a_canceled_add_ends_the_pack)
 	struct warm_pack_group group = {
 		.name = "a", .profile = "file", .dir_fd = l.s.fd, .files = &file, .n_files = 1
 	};
-	struct warm_pack_meta meta = { .kind = WARM_LAYER, .id = fixed_id, .key = &l.key, .mount = "" };
+	struct warm_pack_meta meta = {
+		.kind = WARM_LAYER, .id = fixed_id, .key = &l.key, .mount = ""
+	};
 
 	put_noise(&l, "a", 1, 100);
 	assert_int_equal(warm_pack_add(l.pack, &group, &call, NULL), WARM_CANCELED);
@@ -539,8 +548,9 @@ static void check_tool(const struct layer *l, const char *name, const char *comm
 	struct scratch out = scratch_open();
 
 	print_message("# %s\n", name);
-	assert_int_equal(shell("cd %s && umask 0 && LAYER=%s/.layer && %s", out.path, l->s.path, command),
-			 0);
+	assert_int_equal(
+		shell("cd %s && umask 0 && LAYER=%s/.layer && %s", out.path, l->s.path, command),
+		0);
 	scope_close int in = openat(l->s.fd, "in", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	char *want = list_tree(in, false), *got = list_tree(out.fd, false);
 	assert_string_equal(got, want);
@@ -604,8 +614,7 @@ TEST(tar_bsdtar_and_python_extract_a_layer_to_the_same_tree)
 				   "t.extractall(\".\")'");
 	}
 	if (have_tool("bsdtar"))
-		check_tool(&l, "bsdtar",
-			   "LC_ALL=C.UTF-8 bsdtar -xf $LAYER 2>/dev/null");
+		check_tool(&l, "bsdtar", "LC_ALL=C.UTF-8 bsdtar -xf $LAYER 2>/dev/null");
 	close_layer(&l);
 }
 
@@ -621,11 +630,22 @@ static void pack_golden(struct layer *l)
 		unsigned flags;
 		const char *paths[3];
 	} groups[] = {
-		{ "inductor/ab/cabc.main.so@00000000000000c1", "inductor", 0xc1, WARM_GROUP_CPU_BOUND,
+		{ "inductor/ab/cabc.main.so@00000000000000c1",
+		  "inductor",
+		  0xc1,
+		  WARM_GROUP_CPU_BOUND,
 		  { "inductor/ab/cabc.main.so" } },
-		{ "inductor/ab/cabc.py", "inductor", 0, WARM_GROUP_SELF_KEYED, { "inductor/ab/cabc.py" } },
-		{ "triton/" "JLBMVPBZBZDTHY2Q54DTTFGFZEYHW5VI2ZA6RYBGUSU5E6OC3WDA"
-		  "@00000000000000d2", "triton", 0xd2, WARM_GROUP_SELF_KEYED | WARM_GROUP_MOUNT_BOUND,
+		{ "inductor/ab/cabc.py",
+		  "inductor",
+		  0,
+		  WARM_GROUP_SELF_KEYED,
+		  { "inductor/ab/cabc.py" } },
+		{ "triton/"
+		  "JLBMVPBZBZDTHY2Q54DTTFGFZEYHW5VI2ZA6RYBGUSU5E6OC3WDA"
+		  "@00000000000000d2",
+		  "triton",
+		  0xd2,
+		  WARM_GROUP_SELF_KEYED | WARM_GROUP_MOUNT_BOUND,
 		  { "triton/JLBMVPBZBZDTHY2Q54DTTFGFZEYHW5VI2ZA6RYBGUSU5E6OC3WDA/__grp__add.json",
 		    "triton/JLBMVPBZBZDTHY2Q54DTTFGFZEYHW5VI2ZA6RYBGUSU5E6OC3WDA/add.cubin",
 		    "triton/JLBMVPBZBZDTHY2Q54DTTFGFZEYHW5VI2ZA6RYBGUSU5E6OC3WDA/empty" } },
@@ -638,12 +658,12 @@ static void pack_golden(struct layer *l)
 		for (; n < 3 && groups[i].paths[n] != NULL; n++) {
 			const char *path = groups[i].paths[n];
 			/* The .cubin spans frames. */
-			size_t bytes = strstr(path, ".cubin") != NULL ? (9 << 20) + 17 :
-				       strstr(path, "empty") != NULL  ? 0 :
-									1000 + 100 * i + n;
+			size_t bytes = strstr(path, ".cubin") != NULL  ? (9 << 20) + 17
+				       : strstr(path, "empty") != NULL ? 0
+								       : 1000 + 100 * i + n;
 			uint8_t *data = pattern(i * 8 + n, bytes);
-			put_file(l->s.fd, path, data, bytes, strstr(path, ".so") != NULL ? 0755 : 0644,
-				 0);
+			put_file(l->s.fd, path, data, bytes,
+				 strstr(path, ".so") != NULL ? 0755 : 0644, 0);
 			free(data);
 			files[n] = (struct warm_pack_file){ path, NULL, NULL,
 							    fixed_mtime + (int64_t)(i * 8 + n) };
@@ -745,5 +765,7 @@ int main(void)
 	};
 
 	umask(022);
-	return RUN(tests);
+	int failed = RUN(tests);
+	pack_threads = 3;
+	return failed + RUN(tests);
 }

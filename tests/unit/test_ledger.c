@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/scratch.h"
+
+#include "lib/sync/ledger.h"
+
+static struct warm_ledger_group *group_of(const char *name, uint64_t size)
+{
+	static char path[64], group_name[64], key[] = "m/v/p", profile[] = "file";
+	static struct warm_ledger_file files[2];
+	static struct warm_ledger_group g;
+
+	snprintf(group_name, sizeof(group_name), "%s", name);
+	snprintf(path, sizeof(path), "%s", name);
+	files[0] = (struct warm_ledger_file){ path, size, 1700000000123456789, -5 };
+	files[1] = (struct warm_ledger_file){ profile, 0, 1, 2 };
+	g = (struct warm_ledger_group){ .name = group_name,
+					.key = key,
+					.profile = profile,
+					.origin = { 7, 9 },
+					.flags = WARM_LEDGER_RESTORED | WARM_LEDGER_FALLBACK,
+					.files = files,
+					.n_files = 2 };
+	return &g;
+}
+
+TEST(a_ledger_is_read_back_as_it_was_saved)
+{
+	struct scratch s = scratch_open();
+	struct warm_ledger l;
+	char name[16];
+
+	put_dir(s.fd, WARM_DIR);
+	warm_ledger_init(&l);
+	assert_true(warm_ledger_of_this_boot(&l));
+	for (uint64_t i = 0; i < 200; i++) {
+		snprintf(name, sizeof(name), "g%d", (int)(i * 37 % 200));
+		assert_int_equal(warm_ledger_put(&l, group_of(name, i), NULL), 0);
+	}
+	assert_int_equal(warm_ledger_put(&l, group_of("g0", 12345), NULL), 0); /* replaces */
+	assert_int_equal(l.n_groups, 200);
+	assert_int_equal(warm_ledger_save(&l, s.fd, NULL), 0);
+	warm_ledger_release(&l);
+	assert_int_equal(warm_ledger_load(&l, s.fd, NULL), 0);
+	assert_int_equal(l.n_groups, 200);
+	assert_true(warm_ledger_of_this_boot(&l));
+	for (size_t i = 1; i < l.n_groups; i++)
+		assert_true(strcmp(l.groups[i - 1].name, l.groups[i].name) < 0);
+	const struct warm_ledger_group *g = warm_ledger_find(&l, "g0");
+	assert_non_null(g);
+	assert_string_equal(g->key, "m/v/p");
+	assert_string_equal(g->profile, "file");
+	assert_int_equal(g->origin.ms, 7);
+	assert_int_equal(g->origin.random, 9);
+	assert_int_equal(g->flags, WARM_LEDGER_RESTORED | WARM_LEDGER_FALLBACK);
+	assert_int_equal(g->n_files, 2);
+	assert_int_equal(g->files[0].size, 12345);
+	assert_int_equal(g->files[0].mtime_ns, 1700000000123456789);
+	assert_int_equal(g->files[0].atime_ns, -5);
+	assert_null(warm_ledger_find(&l, "none"));
+	warm_ledger_release(&l);
+	scratch_close(&s);
+}
+
+TEST(a_missing_ledger_is_not_found_and_empty)
+{
+	struct scratch s = scratch_open();
+	struct warm_ledger l;
+
+	assert_int_equal(warm_ledger_load(&l, s.fd, NULL), WARM_NOT_FOUND);
+	assert_int_equal(l.n_groups, 0);
+	assert_true(warm_ledger_of_this_boot(&l));
+	warm_ledger_release(&l);
+	scratch_close(&s);
+}
+
+TEST(a_torn_ledger_is_corrupt_wherever_it_is_torn)
+{
+	struct scratch s = scratch_open();
+	struct warm_ledger l;
+	size_t bytes = 0;
+
+	put_dir(s.fd, WARM_DIR);
+	warm_ledger_init(&l);
+	assert_int_equal(warm_ledger_put(&l, group_of("g", 1), NULL), 0);
+	assert_int_equal(warm_ledger_save(&l, s.fd, NULL), 0);
+	warm_ledger_release(&l);
+	char *data = text_of(s.fd, WARM_LEDGER_PATH, &bytes);
+	for (size_t at = 0; at < bytes; at++) {
+		put_file(s.fd, WARM_LEDGER_PATH, data, at, 0644, 0);
+		assert_int_equal(warm_ledger_load(&l, s.fd, NULL), WARM_CORRUPT);
+		assert_int_equal(l.n_groups, 0);
+		warm_ledger_release(&l);
+		data[at] ^= 1;
+		put_file(s.fd, WARM_LEDGER_PATH, data, bytes, 0644, 0);
+		data[at] ^= 1;
+		assert_int_equal(warm_ledger_load(&l, s.fd, NULL), WARM_CORRUPT);
+		warm_ledger_release(&l);
+	}
+	free(data);
+	scratch_close(&s);
+}
+
+TEST(a_ledger_of_another_boot_is_known)
+{
+	struct scratch s = scratch_open();
+	struct warm_ledger l;
+
+	put_dir(s.fd, WARM_DIR);
+	warm_ledger_init(&l);
+	snprintf(l.boot_id, sizeof(l.boot_id), "another");
+	assert_int_equal(warm_ledger_save(&l, s.fd, NULL), 0);
+	warm_ledger_release(&l);
+	assert_int_equal(warm_ledger_load(&l, s.fd, NULL), 0);
+	assert_string_equal(l.boot_id, "another");
+	assert_false(warm_ledger_of_this_boot(&l));
+	warm_ledger_release(&l);
+	scratch_close(&s);
+}
+
+TEST(files_match_by_size_and_time)
+{
+	struct scratch s = scratch_open();
+	static char a[] = "d/a", b[] = "d/b";
+	struct warm_ledger_file files[2] = { { a, 3, 5000000001, 0 }, { b, 0, 7, 0 } };
+	struct warm_ledger_group g = { .files = files, .n_files = 2 };
+
+	put_file(s.fd, a, "abc", 3, 0644, 5000000001);
+	put_file(s.fd, b, "", 0, 0644, 7);
+	assert_true(warm_ledger_matches(&g, s.fd));
+	files[1].mtime_ns++;
+	assert_false(warm_ledger_matches(&g, s.fd));
+	files[1].mtime_ns--;
+	files[0].size++;
+	assert_false(warm_ledger_matches(&g, s.fd));
+	files[0].size--;
+	assert_int_equal(unlinkat(s.fd, b, 0), 0);
+	assert_false(warm_ledger_matches(&g, s.fd));
+	assert_int_equal(symlinkat("a", s.fd, b), 0);
+	assert_false(warm_ledger_matches(&g, s.fd));
+	scratch_close(&s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_ledger_is_read_back_as_it_was_saved),
+		cmocka_unit_test(a_missing_ledger_is_not_found_and_empty),
+		cmocka_unit_test(a_torn_ledger_is_corrupt_wherever_it_is_torn),
+		cmocka_unit_test(a_ledger_of_another_boot_is_known),
+		cmocka_unit_test(files_match_by_size_and_time),
+	};
+
+	return RUN(tests);
+}

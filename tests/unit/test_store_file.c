@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/scratch.h"
+
+#include <fcntl.h>
+
+static struct warm_store *open_store(const struct scratch *s)
+{
+	struct warm_store *store = NULL;
+
+	assert_int_equal(warm_store_open(scratch_path(s, "store"), &store, NULL), 0);
+	return store;
+}
+
+static int put(const struct scratch *s, struct warm_store *store, const char *name, const char *text)
+{
+	put_text(s->fd, "source", text);
+	scope_close int fd = openat(s->fd, "source", O_RDONLY | O_CLOEXEC);
+	return warm_store_put(store, name, fd, strlen(text), NULL, NULL);
+}
+
+static int take(void *arg, const void *data, size_t bytes, struct warm_error *err)
+{
+	(void)err;
+	warm_buf_put(arg, data, bytes);
+	return 0;
+}
+
+static int refuse(void *arg, const void *data, size_t bytes, struct warm_error *err)
+{
+	(void)arg;
+	(void)data;
+	(void)bytes;
+	return warm_error_set(err, WARM_LIMIT, "enough");
+}
+
+static int name_object(void *arg, const struct warm_object *o, struct warm_error *err)
+{
+	(void)err;
+	warm_buf_printf(arg, "%s(%d) ", o->name, (int)o->bytes);
+	assert_true(o->modified_ms > 1700000000000);
+	return 0;
+}
+
+static int refuse_object(void *arg, const struct warm_object *o, struct warm_error *err)
+{
+	(void)arg;
+	(void)o;
+	return warm_error_set(err, WARM_LIMIT, "enough");
+}
+
+TEST(what_is_put_can_be_read_in_ranges)
+{
+	struct scratch s = scratch_open();
+	scope_store struct warm_store *store = open_store(&s);
+	struct warm_object o;
+	static const struct {
+		uint64_t offset, bytes;
+		const char *want;
+	} rows[] = { { 0, 10, "0123456789" }, { 3, 4, "3456" }, { 9, 1, "9" }, { 10, 0, "" }, { 0, 0, "" } };
+
+	assert_int_equal(put(&s, store, "m/v/p/object", "0123456789"), 0);
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		struct warm_buf got = WARM_BUF_INIT;
+		assert_int_equal(warm_store_get(store, "m/v/p/object", rows[i].offset, rows[i].bytes, take,
+						&got, NULL, NULL),
+				 0);
+		warm_buf_put_u8(&got, 0);
+		assert_string_equal((char *)got.data, rows[i].want);
+		warm_buf_release(&got);
+	}
+	assert_int_equal(warm_store_head(store, "m/v/p/object", &o, NULL, NULL), 0);
+	assert_int_equal(o.bytes, 10);
+	assert_string_equal(o.name, "m/v/p/object");
+	scratch_close(&s);
+}
+
+TEST(a_range_past_the_end_is_corrupt_and_a_missing_object_is_not_found)
+{
+	struct scratch s = scratch_open();
+	scope_store struct warm_store *store = open_store(&s);
+	struct warm_object o;
+	struct warm_buf got = WARM_BUF_INIT;
+
+	assert_int_equal(put(&s, store, "a", "0123456789"), 0);
+	assert_int_equal(warm_store_get(store, "a", 8, 3, take, &got, NULL, NULL), WARM_CORRUPT);
+	assert_int_equal(warm_store_get(store, "a", UINT64_MAX, 2, take, &got, NULL, NULL), WARM_CORRUPT);
+	assert_int_equal(warm_store_get(store, "b", 0, 1, take, &got, NULL, NULL), WARM_NOT_FOUND);
+	assert_int_equal(warm_store_head(store, "b", &o, NULL, NULL), WARM_NOT_FOUND);
+	assert_int_equal(warm_store_get(store, "a", 0, 3, refuse, NULL, NULL, NULL), WARM_LIMIT);
+	warm_buf_release(&got);
+	scratch_close(&s);
+}
+
+TEST(an_object_is_never_replaced)
+{
+	struct scratch s = scratch_open();
+	scope_store struct warm_store *store = open_store(&s);
+
+	assert_int_equal(put(&s, store, "m/a", "first"), 0);
+	assert_int_equal(put(&s, store, "m/a", "second"), WARM_EXISTS);
+	assert_file(s.fd, "store/m/a", "first");
+	char *tree = list_tree(s.fd, false);
+	assert_null(strstr(tree, ".tmp-"));
+	free(tree);
+	scratch_close(&s);
+}
+
+TEST(a_source_that_is_too_short_leaves_nothing)
+{
+	struct scratch s = scratch_open();
+	scope_store struct warm_store *store = open_store(&s);
+
+	put_text(s.fd, "source", "12345");
+	scope_close int fd = openat(s.fd, "source", O_RDONLY | O_CLOEXEC);
+	assert_int_equal(warm_store_put(store, "m/a", fd, 6, NULL, NULL), WARM_CORRUPT);
+	char *tree = list_tree(s.fd, false);
+	assert_null(strstr(tree, "store/"));
+	free(tree);
+	scratch_close(&s);
+}
+
+TEST(a_list_names_what_is_below_its_prefix)
+{
+	struct scratch s = scratch_open();
+	scope_store struct warm_store *store = open_store(&s);
+	struct warm_buf all = WARM_BUF_INIT;
+	int64_t now = 0;
+
+	assert_int_equal(put(&s, store, "m/v1/p/a", "1"), 0);
+	assert_int_equal(put(&s, store, "m/v1/p/empty", ""), 0);
+	assert_int_equal(put(&s, store, "m/v2/p/b", "22"), 0);
+	assert_int_equal(put(&s, store, "mm/v1/p/c", "333"), 0);
+	put_text(s.fd, "store/m/v1/p/.tmp-0123", "left by one that was killed");
+	put_text(s.fd, "store/.hidden/x", "x");
+	assert_int_equal(symlinkat("a", s.fd, "store/m/v1/p/link"), 0);
+	assert_int_equal(warm_store_list(store, "m/v2/", name_object, &all, &now, NULL, NULL), 0);
+	warm_buf_put_u8(&all, 0);
+	assert_string_equal((char *)all.data, "m/v2/p/b(2) ");
+	assert_true(now > 1700000000000);
+	all.bytes = 0;
+	assert_int_equal(warm_store_list(store, "m/", name_object, &all, NULL, NULL, NULL), 0);
+	warm_buf_put_u8(&all, 0);
+	assert_non_null(strstr((char *)all.data, "m/v1/p/a(1) "));
+	assert_non_null(strstr((char *)all.data, "m/v1/p/empty(0) "));
+	assert_non_null(strstr((char *)all.data, "m/v2/p/b(2) "));
+	assert_null(strstr((char *)all.data, "mm/"));
+	assert_null(strstr((char *)all.data, "link"));
+	assert_null(strstr((char *)all.data, ".tmp"));
+	all.bytes = 0;
+	assert_int_equal(warm_store_list(store, "", name_object, &all, NULL, NULL, NULL), 0);
+	warm_buf_put_u8(&all, 0);
+	assert_non_null(strstr((char *)all.data, "mm/v1/p/c(3) "));
+	assert_null(strstr((char *)all.data, "hidden"));
+	assert_int_equal(warm_store_list(store, "none/", name_object, &all, NULL, NULL, NULL), 0);
+	assert_int_equal(warm_store_list(store, "m/", refuse_object, NULL, NULL, NULL, NULL), WARM_LIMIT);
+	warm_buf_release(&all);
+	scratch_close(&s);
+}
+
+TEST(a_store_that_is_not_there_is_not_found_until_something_is_put)
+{
+	struct scratch s = scratch_open();
+	scope_store struct warm_store *store = open_store(&s);
+	struct warm_buf all = WARM_BUF_INIT;
+
+	assert_int_equal(warm_store_list(store, "", name_object, &all, NULL, NULL, NULL), WARM_NOT_FOUND);
+	assert_int_equal(put(&s, store, "a", "1"), 0);
+	assert_int_equal(warm_store_list(store, "", name_object, &all, NULL, NULL, NULL), 0);
+	assert_int_equal(all.bytes, strlen("a(1) "));
+	warm_buf_release(&all);
+	scratch_close(&s);
+}
+
+TEST(an_object_is_deleted_and_what_is_not_there_is_no_error)
+{
+	struct scratch s = scratch_open();
+	scope_store struct warm_store *store = open_store(&s);
+
+	assert_int_equal(put(&s, store, "m/v/p/a", "1"), 0);
+	assert_int_equal(put(&s, store, "top", "1"), 0);
+	assert_int_equal(warm_store_delete(store, "m/v/p/a", NULL, NULL), 0);
+	assert_false(is_there(s.fd, "store/m/v/p/a"));
+	assert_int_equal(warm_store_delete(store, "m/v/p/a", NULL, NULL), 0);
+	assert_int_equal(warm_store_delete(store, "none/v/p/a", NULL, NULL), 0);
+	assert_int_equal(warm_store_delete(store, "top", NULL, NULL), 0);
+	assert_false(is_there(s.fd, "store/top"));
+	scratch_close(&s);
+}
+
+TEST(names_that_leave_the_store_are_refused)
+{
+	static const char *const names[] = { "../a", "/a", "m/../../a", "", "m//a", "m/" };
+	struct scratch s = scratch_open();
+	scope_store struct warm_store *store = open_store(&s);
+	struct warm_object o;
+	struct warm_error err = { 0 };
+	int without = WARM_INVALID;
+
+	for (size_t i = 0; i < COUNT(names); i++) {
+		assert_int_equal(put(&s, store, "x", "1") == 0 || true, true);
+		assert_int_equal(warm_store_head(store, names[i], &o, NULL, &err), WARM_INVALID);
+		assert_int_equal(warm_store_delete(store, names[i], NULL, &err), WARM_INVALID);
+		if (warm_store_head(store, names[i], &o, NULL, NULL) != WARM_INVALID)
+			without = warm_store_head(store, names[i], &o, NULL, NULL);
+	}
+	scratch_close(&s);
+	/* A caller without an error object gets the same status. */
+	assert_int_equal(without, WARM_INVALID);
+}
+
+TEST(a_link_in_the_store_is_not_followed)
+{
+	struct scratch s = scratch_open();
+	scope_store struct warm_store *store = open_store(&s);
+	struct warm_buf got = WARM_BUF_INIT;
+
+	put_text(s.fd, "outside/f", "secret");
+	put_dir(s.fd, "store/m");
+	assert_int_equal(symlinkat("../../outside/f", s.fd, "store/m/link"), 0);
+	assert_int_equal(symlinkat("../outside", s.fd, "store/dir"), 0);
+	assert_int_equal(warm_store_get(store, "m/link", 0, 6, take, &got, NULL, NULL), WARM_CORRUPT);
+	assert_int_equal(warm_store_get(store, "dir/f", 0, 6, take, &got, NULL, NULL), WARM_CORRUPT);
+	assert_int_not_equal(put(&s, store, "dir/g", "1"), 0);
+	assert_false(is_there(s.fd, "outside/g"));
+	warm_buf_release(&got);
+	scratch_close(&s);
+}
+
+TEST(a_canceled_call_says_so)
+{
+	struct scratch s = scratch_open();
+	scope_store struct warm_store *store = open_store(&s);
+	atomic_bool cancel = true;
+	struct warm_call call = { 0, &cancel };
+	struct warm_buf got = WARM_BUF_INIT;
+	struct warm_error err = { 0 };
+
+	assert_int_equal(put(&s, store, "a", "1"), 0);
+	assert_int_equal(warm_store_get(store, "a", 0, 1, take, &got, &call, &err), WARM_CANCELED);
+	assert_int_equal(warm_store_list(store, "", name_object, &got, NULL, &call, &err), WARM_CANCELED);
+	scope_close int fd = openat(s.fd, "source", O_RDONLY | O_CLOEXEC);
+	assert_int_equal(warm_store_put(store, "b", fd, 1, &call, &err), WARM_CANCELED);
+	assert_int_equal(got.bytes, 0);
+	scratch_close(&s);
+}
+
+TEST(stores_are_opened_by_path_and_by_url)
+{
+	struct scratch s = scratch_open();
+	struct warm_store *store = NULL;
+	struct warm_error err = { 0 };
+	char url[400];
+
+	snprintf(url, sizeof(url), "file://%s/store", s.path);
+	assert_int_equal(warm_store_open(url, &store, NULL), 0);
+	assert_string_equal(warm_store_url(store), url);
+	assert_int_equal(put(&s, store, "a", "1"), 0);
+	assert_true(is_there(s.fd, "store/a"));
+	assert_true(warm_store_parallel(store) > 0);
+	warm_store_free(store);
+	store = NULL;
+	assert_int_equal(warm_store_open("nosuch://x", &store, &err), WARM_INVALID);
+	assert_non_null(strstr(err.msg, "nosuch"));
+	assert_int_equal(warm_store_open("", &store, &err), WARM_INVALID);
+	assert_null(store);
+	warm_store_free(NULL);
+	scratch_close(&s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_is_put_can_be_read_in_ranges),
+		cmocka_unit_test(a_range_past_the_end_is_corrupt_and_a_missing_object_is_not_found),
+		cmocka_unit_test(an_object_is_never_replaced),
+		cmocka_unit_test(a_source_that_is_too_short_leaves_nothing),
+		cmocka_unit_test(a_list_names_what_is_below_its_prefix),
+		cmocka_unit_test(a_store_that_is_not_there_is_not_found_until_something_is_put),
+		cmocka_unit_test(an_object_is_deleted_and_what_is_not_there_is_no_error),
+		cmocka_unit_test(names_that_leave_the_store_are_refused),
+		cmocka_unit_test(a_link_in_the_store_is_not_followed),
+		cmocka_unit_test(a_canceled_call_says_so),
+		cmocka_unit_test(stores_are_opened_by_path_and_by_url),
+	};
+
+	return RUN(tests);
+}
