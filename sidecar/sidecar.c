@@ -34,6 +34,7 @@ enum {
 	BACKOFF_MAX_MS = 60 * 1000,
 	REPEAT_MS = 60 * 1000, /* a failure that repeats is told this often */
 	PROBE_MS = 200,
+	LAST_RETRY_MS = 10 * 1000, /* a store that fails is asked again this long after SIGTERM */
 };
 
 static struct {
@@ -64,7 +65,7 @@ static const struct warm_option options[] = {
 
 static const struct warm_program program = {
 	.name = "warmcache-sidecar",
-	.summary = "publish new artifacts of a compile cache while the model runs",
+	.summary = "publish a compile cache's new artifacts beside the model",
 	.usage = "--store DIR --model NAME --version VERSION --volume DIR [OPTIONS]",
 	.details = "Runs beside the model. Publishes after the first settle time, then at most "
 		   "every --interval, and what is left at SIGTERM; then it exits 0. A second "
@@ -99,6 +100,7 @@ struct sidecar {
 	bool changed;	    /* something happened since the last round began */
 	bool now;	    /* SIGUSR1 */
 	bool ending, final_done;
+	int64_t ending_since_ms;
 
 	/* totals */
 	size_t layers, groups, files, failures;
@@ -212,7 +214,8 @@ static void *work(void *arg)
 	s->report = (struct warm_publish_report){ 0 };
 	s->status = 0;
 	if (s->publisher == NULL)
-		s->status = warm_publisher_open(&o, &s->publisher, &s->error);
+		s->report.volume_lost =
+			(s->status = warm_publisher_open(&o, &s->publisher, &s->error)) != 0;
 	if (s->status == 0) {
 		if (!s->probed)
 			probe_notify(s);
@@ -379,6 +382,7 @@ static void take_signals(struct sidecar *s)
 			_exit(1);
 		}
 		s->ending = true;
+		s->ending_since_ms = warm_clock_ms();
 		warm_log(WARM_LOG_INFO, "ending", "publishing what is left");
 	}
 }
@@ -394,6 +398,16 @@ static int idle_until_signal(int signal_fd)
 		if (n != (ssize_t)sizeof(info) || info.ssi_signo != SIGUSR1)
 			return 0;
 	}
+}
+
+/* After a last round that failed: a store may come back, but it must not hold the pod's end. */
+static bool worth_retrying(const struct sidecar *s)
+{
+	bool transient = s->status == WARM_TRANSIENT || s->status == WARM_IO ||
+			 s->status == WARM_CANCELED;
+
+	return transient && !s->report.volume_lost &&
+	       warm_clock_ms() - s->ending_since_ms < LAST_RETRY_MS;
 }
 
 static int run(struct sidecar *s)
@@ -426,9 +440,8 @@ static int run(struct sidecar *s)
 		if (s->notify_fd >= 0 && fds[3].revents != 0 && drain_notify(s))
 			s->changed = true;
 		if (s->ending && !s->working) {
-			if (s->final_done && s->status == 0)
+			if (s->final_done && !worth_retrying(s))
 				break;
-			/* A store that fails now may answer before we are killed. */
 			if (!s->final_done || warm_clock_ms() >= s->next_round_ms)
 				start_round(s, WARM_PUBLISH_FINAL);
 			continue;

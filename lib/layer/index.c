@@ -13,6 +13,8 @@
 static const uint32_t skippable_magic = 0x184D2A5B;
 static const char header_magic[8] = { 'w', 'a', 'r', 'm', 'i', 'd', 'x', '\n' };
 
+#define OWN_DIR ".warmcache" /* ledger, stage and spool: no artifact lies there */
+
 enum {
 	HEAD_BYTES = 8,
 	SIGNATURE_ROOM = 2 + 2 + 8 + 64, /* algorithm, reserved, key id, signature */
@@ -242,6 +244,10 @@ static int parse_file(struct warm_reader *r, struct warm_index *index, struct ar
 			err->status = WARM_CORRUPT;
 		return WARM_CORRUPT;
 	}
+	if (strncmp(f->path, OWN_DIR, strlen(OWN_DIR)) == 0 &&
+	    (f->path[strlen(OWN_DIR)] == '/' || f->path[strlen(OWN_DIR)] == '\0'))
+		return warm_error_set(err, WARM_CORRUPT, "file '%s' lies in our own directory",
+				      warm_path_printable(f->path, shown, sizeof(shown)));
 	if (frame >= index->n_frames || offset > index->frames[frame].raw_bytes ||
 	    (mode & ~(uint64_t)0111) != 0)
 		return warm_error_set(err, WARM_CORRUPT, "file '%s' lies about its place or mode",
@@ -405,7 +411,8 @@ int warm_index_parse(const void *trailer, size_t trailer_bytes, uint64_t object_
 	if (memcmp(again, name->digest, 32) != 0 || index_bytes != name->index_bytes ||
 	    raw_bytes > WARM_INDEX_RAW_BYTES ||
 	    ZSTD_getFrameContentSize(packed, index_bytes) != raw_bytes)
-		return warm_error_set(err, WARM_CORRUPT, "the header lies about the index's digest or length");
+		return warm_error_set(err, WARM_CORRUPT,
+				      "the header lies about the index's digest or length");
 	scope_free uint8_t *raw = malloc((size_t)raw_bytes + 1);
 	if (raw == NULL)
 		return warm_error_nomem(err, raw_bytes);

@@ -151,8 +151,13 @@ static const char *path_of(const struct conflicts *c, size_t live, size_t file)
 	return index->files[c->live[live].group->first_file + file].path;
 }
 
+static bool same_unit(const char *a, const char *b, size_t unit)
+{
+	return strncmp(a, b, unit) == 0 && a[unit] == '/';
+}
+
 /* Find pairs of live groups that hold the same path, or one a directory where the other has a
- * file. */
+ * file, or one a file in the other's unit. */
 static int find_conflicts(struct conflicts *c, size_t n_live, struct warm_error *err)
 {
 	size_t n_paths = 0;
@@ -161,7 +166,7 @@ static int find_conflicts(struct conflicts *c, size_t n_live, struct warm_error 
 
 	for (size_t i = 0; i < n_live; i++)
 		n_paths += c->live[i].group->n_files;
-	while (p.capacity < 2 * n_paths)
+	while (p.capacity < 4 * n_paths)
 		p.capacity *= 2;
 	p.slots = calloc(p.capacity, sizeof(*p.slots));
 	if (p.slots == NULL)
@@ -169,8 +174,15 @@ static int find_conflicts(struct conflicts *c, size_t n_live, struct warm_error 
 	for (size_t i = 0; rc == 0 && i < n_live; i++)
 		for (size_t k = 0; rc == 0 && k < c->live[i].group->n_files; k++) {
 			const char *path = path_of(c, i, k);
+			size_t unit = warm_group_unit(c->live[i].group->name, path);
 			rc = clash(&p, c, path, strlen(path), (uint32_t)i, err);
 			put_path(&p, path, strlen(path), (uint32_t)i);
+			/* A directory that moves as one is the group's alone. */
+			if (rc != 0 || path[unit] == '\0' ||
+			    (k > 0 && same_unit(path_of(c, i, k - 1), path, unit)))
+				continue;
+			rc = clash(&p, c, path, unit, (uint32_t)i, err);
+			put_path(&p, path, unit, (uint32_t)i);
 		}
 	for (size_t i = 0; rc == 0 && i < n_live; i++)
 		for (size_t k = 0; rc == 0 && k < c->live[i].group->n_files; k++) {
@@ -297,7 +309,7 @@ int warm_state_subtract(struct warm_state *state, const struct warm_layer *layer
 			for (const char *p = path_of(&c, i, k); *p != '\0'; p++)
 				n_dirs += *p == '/';
 		}
-	while (files.capacity < 2 * n_files)
+	while (files.capacity < 4 * n_files)
 		files.capacity *= 2;
 	while (dirs.capacity < 2 * n_dirs)
 		dirs.capacity *= 2;
@@ -311,7 +323,10 @@ int warm_state_subtract(struct warm_state *state, const struct warm_layer *layer
 	for (size_t i = 0; i < first->n_live; i++)
 		for (size_t k = 0; k < first->live[i].group->n_files; k++) {
 			const char *path = path_of(&c, i, k);
+			size_t unit = warm_group_unit(first->live[i].group->name, path);
 			put_path(&files, path, strlen(path), 0);
+			if (path[unit] != '\0' && !has_path(&files, path, unit))
+				put_path(&files, path, unit, 0);
 			put_dirs(&dirs, path);
 		}
 	for (size_t i = 0; i < state->n_live; i++)

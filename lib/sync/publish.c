@@ -33,6 +33,7 @@ struct warm_publisher {
 	int volume_fd;
 	bool atime_moves; /* reads leave a trace on this mount */
 	bool asked_store; /* once since the start */
+	size_t skipped_told;
 	struct warm_catalog catalog;
 	struct sighting *sightings;
 	size_t n_sightings, sightings_capacity;
@@ -379,6 +380,10 @@ static int collect(struct round *r, struct warm_error *err)
 		if (standing == LEFT ||
 		    (self_keyed_only && (g->flags & WARM_GROUP_SELF_KEYED) == 0))
 			continue;
+		if (g->holes) {
+			report->withheld++;
+			continue;
+		}
 		if (standing != UNCHANGED) {
 			enum readiness ready = readiness_of(p, &r->scan, g, r->mode, why,
 							    sizeof(why));
@@ -650,9 +655,18 @@ static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 	int rc = warm_scan_run(p->volume_fd, &p->roots, p->o.max_file_bytes, dir_fn, dir_arg,
 			       r->call, &r->scan, err);
 	if (rc != 0) {
+		r->report->volume_lost = rc != WARM_CANCELED && rc != WARM_NO_MEMORY;
 		warm_error_context(err, "volume %s", p->o.volume);
 		return rc;
 	}
+	size_t skipped = r->scan.skipped_large + r->scan.skipped_unreadable;
+	if (skipped > 0 && skipped != p->skipped_told)
+		warm_notice(
+			p->o.notices, "skipped",
+			"%zu files and directories are over the limit or unreadable, among them "
+			"%s: their groups are not published",
+			skipped, r->scan.first_skipped);
+	p->skipped_told = skipped;
 	rc = collect(r, err);
 	forget_sightings(p);
 	r->report->scan_ms = warm_clock_ms() - start;

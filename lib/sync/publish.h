@@ -51,7 +51,8 @@ struct warm_publish_report {
 	size_t volume_groups;
 	size_t used, inert; /* restored groups: opened since, or not */
 	int64_t scan_ms, pack_ms, put_ms;
-	bool complete; /* the key carries the complete mark now */
+	bool complete;	  /* the key carries the complete mark now */
+	bool volume_lost; /* the volume could not be scanned */
 };
 
 struct warm_publisher;

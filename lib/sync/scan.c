@@ -32,6 +32,8 @@ struct scanner {
 	const struct warm_call *call;
 	struct found *found;
 	size_t found_capacity;
+	const char **holes; /* groups */
+	size_t n_holes, holes_capacity;
 	struct warm_place place;
 	char path[WARM_PATH_BYTES];
 };
@@ -75,6 +77,27 @@ static void skip(struct scanner *s, size_t *counter)
 				    sizeof(s->scan->first_skipped));
 }
 
+/* The group of `s->path` lacks something that is there: it must not be published without. */
+static int add_hole(struct scanner *s, struct warm_error *err)
+{
+	if (s->n_holes == s->holes_capacity) {
+		size_t capacity = s->holes_capacity == 0 ? 16 : 2 * s->holes_capacity;
+		void *holes = realloc((void *)s->holes, capacity * sizeof(*s->holes));
+		if (holes == NULL)
+			return warm_error_nomem(err, capacity * sizeof(*s->holes));
+		s->holes = holes;
+		s->holes_capacity = capacity;
+	}
+	warm_profile_place(s->roots, s->path, &s->place);
+	if (!s->place.packed)
+		return 0;
+	const char *group = keep_string(s->scan, s->place.group, strlen(s->place.group));
+	if (group == NULL)
+		return warm_error_nomem(err, strlen(s->place.group));
+	s->holes[s->n_holes++] = group;
+	return 0;
+}
+
 static int add_file(struct scanner *s, size_t path_bytes, const struct stat *st,
 		    struct warm_error *err)
 {
@@ -85,7 +108,7 @@ static int add_file(struct scanner *s, size_t path_bytes, const struct stat *st,
 		return 0;
 	if ((uint64_t)st->st_size > s->max_file_bytes) {
 		skip(s, &scan->skipped_large);
-		return 0;
+		return add_hole(s, err);
 	}
 	if (scan->n_files == scan->files_capacity) {
 		size_t capacity = scan->files_capacity == 0 ? 1024 : 2 * scan->files_capacity;
@@ -145,7 +168,7 @@ static int scan_dir(struct scanner *s, int fd, size_t at, int depth, struct warm
 		struct stat st;
 		if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 			continue;
-		if (at + n + 2 > sizeof(s->path))
+		if (at + n + 4 > sizeof(s->path))
 			continue;
 		if (at > 0)
 			s->path[at - 1] = '/';
@@ -161,8 +184,12 @@ static int scan_dir(struct scanner *s, int fd, size_t at, int depth, struct warm
 				continue;
 			int sub = openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 			if (sub < 0) {
-				if (errno != ENOENT)
-					skip(s, &scan->skipped_unreadable);
+				if (errno == ENOENT)
+					continue;
+				skip(s, &scan->skipped_unreadable);
+				/* Whatever it holds would have gone here. */
+				memcpy(s->path + at + n, "/x", 3);
+				rc = add_hole(s, err);
 				continue;
 			}
 			rc = scan_dir(s, sub, at + n + 1, depth + 1, err);
@@ -225,6 +252,10 @@ static int build_groups(struct scanner *s, struct warm_error *err)
 			g->changed_ns = files[i].seen.ctime_ns;
 		scan->bytes += files[i].seen.size;
 	}
+	for (size_t i = 0; i < s->n_holes; i++)
+		for (size_t k = 0; k < scan->n_groups; k++)
+			if (strcmp(scan->groups[k].name, s->holes[i]) == 0)
+				scan->groups[k].holes = true;
 	return 0;
 }
 
@@ -250,6 +281,7 @@ int warm_scan_run(int volume_fd, const struct warm_profile_roots *roots, uint64_
 	if (rc == 0)
 		rc = build_groups(s, err);
 	free(s->found);
+	free((void *)s->holes);
 	if (rc == 0) {
 		*ret_scan = scan;
 		scan = (struct warm_scan){ 0 };

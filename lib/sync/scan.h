@@ -27,6 +27,7 @@ struct warm_scan_group {
 	uint32_t first_file, n_files; /* sorted by path */
 	uint64_t bytes;
 	int64_t changed_ns; /* newest ctime, companions left out */
+	bool holes;	    /* part of it is over the limit or can't be read */
 };
 
 struct warm_scan {

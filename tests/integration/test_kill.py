@@ -168,7 +168,7 @@ def sidecar_killed_at_random_times_while_a_model_writes(t):
     model.start()
     t.undo(model.end)
     seen = set()
-    for n in range(20 if t.quick else 120):
+    for n in range(20 if t.quick else 200):
         s = t.sidecar("--settle=0", "--interval=0s", volume=t.volume)
         time.sleep(t.random.uniform(0.005, 0.2))
         if n % 3 == 0:
@@ -203,7 +203,7 @@ def init_killed_at_random_times_while_a_model_writes_the_same_names(t):
     t.clear()
     assert t.init().status == "warm"
     took = time.monotonic() - start
-    for n in range(20 if t.quick else 80):
+    for n in range(20 if t.quick else 200):
         t.clear()
         model = _Model(t.volume, tree.groups[::-1], pace=0)
         model.start()

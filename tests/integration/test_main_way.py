@@ -162,10 +162,13 @@ def an_environment_variable_is_an_option(t):
 
 
 def the_result_fits_one_kilobyte_whatever_the_key(t):
-    for part in ("\\" * 128, '"' * 128, "\xe9" * 64, b"\xff" * 128, "m" * 128):
+    # A byte that is no plain letter takes three in object names, and a name has 255 at most.
+    for part in ("\\" * 85, '"' * 85, "\xe9" * 42, b"\xff" * 85, "m" * 128):
         text = part if isinstance(part, str) else os.fsdecode(part)
         r = t.init("--platform", text, model=text, version=text)
         assert r.code == 0 and r.status == "cold", r
+    r = t.init(model='"' * 86)
+    assert r.status == "error" and "model takes over 255 bytes" in r.json["reason"], r
     r = t.init("--store", "x" * 4000 + "://")
     assert r.status == "error", r
 

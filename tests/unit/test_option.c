@@ -92,13 +92,16 @@ TEST(a_flag_goes_before_the_environment_and_that_before_the_default)
 	clear_environment();
 }
 
-TEST(operands_are_left_to_the_caller)
+TEST(operands_are_left_to_the_caller_wherever_they_stand)
 {
 	clear_environment();
 	assert_int_equal(PARSE("--flag", "push", "--count=3"), 0);
-	assert_int_equal(operand, 2);
+	assert_int_equal(operand, 3); /* moved behind the flags */
 	assert_true(v.flag);
-	assert_int_equal(v.count, 7); /* behind the first operand */
+	assert_int_equal(v.count, 3);
+	assert_int_equal(PARSE("--flag", "--", "--count=3"), 0);
+	assert_int_equal(operand, 3);
+	assert_int_equal(v.count, 7);
 	assert_int_equal(parse(&result, NULL, &err, (const char *const[]){ "push" }, 1), WARM_INVALID);
 	assert_non_null(strstr(err.msg, "push"));
 }
@@ -299,7 +302,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(defaults_hold_where_nothing_else_is_said),
 		cmocka_unit_test(a_flag_goes_before_the_environment_and_that_before_the_default),
-		cmocka_unit_test(operands_are_left_to_the_caller),
+		cmocka_unit_test(operands_are_left_to_the_caller_wherever_they_stand),
 		cmocka_unit_test(a_bad_value_names_option_source_and_value),
 		cmocka_unit_test(flags_that_are_not_known_are_named),
 		cmocka_unit_test(short_flags_in_a_bundle_are_named),
