@@ -19,6 +19,7 @@
 #include <sys/inotify.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
+#include <time.h>
 
 #include "lib/base/hash.h"
 #include "lib/base/log.h"
@@ -289,7 +290,7 @@ static void end_round(struct sidecar *s)
 	uint64_t count;
 	int64_t now = warm_clock_ms();
 
-	if (read(s->done_fd, &count, sizeof(count)) < 0)
+	if (!s->working || read(s->done_fd, &count, sizeof(count)) < 0)
 		return;
 	pthread_join(s->worker, NULL);
 	s->working = false;
@@ -403,11 +404,8 @@ static int idle_until_signal(int signal_fd)
 /* After a last round that failed: a store may come back, but it must not hold the pod's end. */
 static bool worth_retrying(const struct sidecar *s)
 {
-	bool transient = s->status == WARM_TRANSIENT || s->status == WARM_IO ||
-			 s->status == WARM_CANCELED;
-
-	return transient && !s->report.volume_lost &&
-	       warm_clock_ms() - s->ending_since_ms < LAST_RETRY_MS;
+	return s->status != 0 && s->status != WARM_DENIED && s->status != WARM_NO_MEMORY &&
+	       !s->report.volume_lost && warm_clock_ms() - s->ending_since_ms < LAST_RETRY_MS;
 }
 
 static int run(struct sidecar *s)
@@ -426,8 +424,12 @@ static int run(struct sidecar *s)
 		};
 		arm_timer(s);
 		if (poll(fds, 4, -1) < 0 && errno != EINTR) {
+			/* Out of memory, most likely: look at all once a second. */
+			struct timespec second = { .tv_sec = 1 };
 			warm_log(WARM_LOG_ERROR, "poll", "%s", strerror(errno));
-			return idle_until_signal(s->signal_fd);
+			nanosleep(&second, NULL);
+			for (size_t i = 0; i < 4; i++)
+				fds[i].revents = POLLIN;
 		}
 		uint64_t ticks;
 		if (fds[2].revents != 0 && read(s->timer_fd, &ticks, sizeof(ticks)) < 0 &&

@@ -34,6 +34,7 @@ struct warm_publisher {
 	bool atime_moves; /* reads leave a trace on this mount */
 	bool asked_store; /* once since the start */
 	size_t skipped_told;
+	bool crash_told;
 	struct warm_catalog catalog;
 	struct sighting *sightings;
 	size_t n_sightings, sightings_capacity;
@@ -333,6 +334,7 @@ struct round {
 	struct candidate *candidates;
 	size_t n_candidates;
 	struct warm_id last_id;
+	int64_t trusted_since_ns; /* groups that changed before are not published; 0: all are */
 	/* the layer that is being packed */
 	int spool_fd;
 	struct warm_pack *pack;
@@ -380,7 +382,7 @@ static int collect(struct round *r, struct warm_error *err)
 		if (standing == LEFT ||
 		    (self_keyed_only && (g->flags & WARM_GROUP_SELF_KEYED) == 0))
 			continue;
-		if (g->holes) {
+		if (g->holes || g->changed_ns < r->trusted_since_ns) {
 			report->withheld++;
 			continue;
 		}
@@ -640,6 +642,42 @@ static int pack_one(struct round *r, const struct candidate *c, struct warm_erro
 	return 0;
 }
 
+/* The directory may have gone, and another have come to its place. */
+static int check_volume(const struct warm_publisher *p, struct warm_error *err)
+{
+	struct stat held, named;
+
+	if (fstat(p->volume_fd, &held) != 0 || stat(p->o.volume, &named) != 0)
+		return warm_error_errno(err, errno, "volume %s", p->o.volume);
+	if (held.st_dev != named.st_dev || held.st_ino != named.st_ino)
+		return warm_error_set(err, WARM_NOT_FOUND, "volume %s: another directory by now",
+				      p->o.volume);
+	return 0;
+}
+
+/* A ledger of another boot, or a torn one, means a crash of the node since: what was written
+ * before this boot may have lost its bytes, and is not published until it changes. */
+static int load_ledger(struct round *r, struct warm_error *err)
+{
+	struct timespec since_boot;
+	int rc = warm_ledger_load(&r->ledger, r->p->volume_fd, err);
+
+	if (rc == WARM_NOT_FOUND)
+		return 0;
+	if (rc != 0 && rc != WARM_CORRUPT)
+		return rc;
+	if (rc == 0 && warm_ledger_of_this_boot(&r->ledger))
+		return 0;
+	clock_gettime(CLOCK_BOOTTIME, &since_boot);
+	r->trusted_since_ns = warm_clock_wall_ms() * 1000000 - warm_timespec_ns(since_boot);
+	if (!r->p->crash_told)
+		warm_notice(r->p->o.notices, "node-restarted",
+			    "the node was restarted since the volume was filled: what is from "
+			    "before is not published");
+	r->p->crash_told = true;
+	return 0;
+}
+
 static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 		     struct warm_error *err)
 {
@@ -647,13 +685,17 @@ static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 	int64_t start = warm_clock_ms();
 
 	warm_ledger_init(&r->ledger);
-	if (!p->o.no_ledger) {
-		int rc = warm_ledger_load(&r->ledger, p->volume_fd, err);
-		if (rc == WARM_NO_MEMORY)
-			return rc;
+	int rc = check_volume(p, err);
+	if (rc != 0) {
+		r->report->volume_lost = true;
+		return rc;
 	}
-	int rc = warm_scan_run(p->volume_fd, &p->roots, p->o.max_file_bytes, dir_fn, dir_arg,
-			       r->call, &r->scan, err);
+	if (!p->o.no_ledger)
+		rc = load_ledger(r, err);
+	if (rc != 0)
+		return rc;
+	rc = warm_scan_run(p->volume_fd, &p->roots, p->o.max_file_bytes, dir_fn, dir_arg, r->call,
+			   &r->scan, err);
 	if (rc != 0) {
 		r->report->volume_lost = rc != WARM_CANCELED && rc != WARM_NO_MEMORY;
 		warm_error_context(err, "volume %s", p->o.volume);

@@ -71,19 +71,30 @@ static const struct warm_index *index_of(const struct wanted *w)
 
 /* ---- the volume ---- */
 
-/* Files restored under another boot may have lost their bytes: all goes. */
+/* Files restored under another boot may have lost their bytes: all goes. Each root is moved aside
+ * first, so that a run that is cut off leaves it whole or gone. */
 static int drop_caches(struct restore *r, const char *why, struct warm_error *err)
 {
 	const char *root;
+	char aside[64];
 
 	warm_notice(r->o->notices, "volume-dropped", "%s: the caches in the volume are removed",
 		    why);
-	for (size_t i = 0; (root = warm_profile_root(r->o->roots, i)) != NULL; i++) {
-		int rc = warm_tree_remove(r->volume_fd, root, err);
-		if (rc != 0)
-			return rc;
+	int rc = warm_beneath_mkdirs(r->volume_fd, STAGE, err);
+	for (size_t i = 0; rc == 0 && (root = warm_profile_root(r->o->roots, i)) != NULL; i++) {
+		const char *name = NULL;
+		scope_close int parent = -1;
+		uint64_t random;
+		warm_random(&random, sizeof(random));
+		snprintf(aside, sizeof(aside), STAGE "/old-%016llx", (unsigned long long)random);
+		if (warm_beneath_parent(r->volume_fd, root, &parent, &name, NULL) != 0)
+			continue;
+		if (renameat(parent, name, r->volume_fd, aside) == 0 || errno == ENOENT)
+			continue;
+		/* A mount point, or a directory of somebody else's: in place then. */
+		rc = warm_tree_remove(parent, name, err);
 	}
-	for (size_t i = 0; i < r->ledger.n_groups; i++)
+	for (size_t i = 0; rc == 0 && i < r->ledger.n_groups; i++)
 		for (size_t k = 0; k < r->ledger.groups[i].n_files; k++) {
 			const char *path = r->ledger.groups[i].files[k].path, *name = NULL;
 			scope_close int parent = -1;
@@ -91,6 +102,8 @@ static int drop_caches(struct restore *r, const char *why, struct warm_error *er
 			    warm_beneath_parent(r->volume_fd, path, &parent, &name, NULL) == 0)
 				unlinkat(parent, name, 0);
 		}
+	if (rc != 0)
+		return rc;
 	warm_ledger_release(&r->ledger);
 	warm_ledger_init(&r->ledger);
 	return warm_ledger_save(&r->ledger, r->volume_fd, err);
@@ -116,15 +129,20 @@ static int open_volume(struct restore *r, struct warm_error *err)
 		warm_error_context(err, "volume %s", r->o->volume);
 		return rc;
 	}
-	rc = warm_ledger_load(&r->ledger, r->volume_fd, err);
-	if (rc == WARM_NO_MEMORY)
-		return rc;
-	if (rc == WARM_CORRUPT)
-		rc = drop_caches(r, err != NULL ? err->msg : "torn ledger", err);
-	else if (rc == 0 && !warm_ledger_of_this_boot(&r->ledger))
+	/* What an earlier run left in the stage goes first: it may hold what was moved aside. */
+	rc = warm_tree_remove(r->volume_fd, STAGE, err);
+	if (rc == 0)
+		rc = warm_ledger_load(&r->ledger, r->volume_fd, err);
+	if (rc == WARM_CORRUPT) {
+		char why[sizeof(err->msg)];
+		snprintf(why, sizeof(why), "%s", err->msg);
+		rc = drop_caches(r, why, err);
+	} else if (rc == WARM_NOT_FOUND) {
+		/* From here on a restart of the node can be told, also if this start is cold. */
+		rc = warm_ledger_save(&r->ledger, r->volume_fd, err);
+	} else if (rc == 0 && !warm_ledger_of_this_boot(&r->ledger)) {
 		rc = drop_caches(r, "the node was restarted since the last restore", err);
-	else
-		rc = 0;
+	}
 	if (rc == 0)
 		rc = warm_tree_remove(r->volume_fd, STAGE, err);
 	if (rc != 0)
@@ -488,7 +506,7 @@ static int plan_ledger(struct restore *r, const bool *take, struct warm_error *e
 	return warm_ledger_save(&r->ledger, r->volume_fd, err);
 }
 
-/* Move one unit into the volume; EXISTS is no error: what is there stays. */
+/* Move one unit into the volume. EXISTS: what is there stays. */
 static int move_unit(struct restore *r, const char *below, const char *path, size_t bytes,
 		     struct warm_error *err)
 {
@@ -512,7 +530,16 @@ static int move_unit(struct restore *r, const char *below, const char *path, siz
 	rc = warm_beneath_parent(r->volume_fd, to, &to_fd, &to_name, err);
 	if (rc == 0)
 		rc = warm_file_move(from_fd, from_name, to_fd, to_name, err);
-	return rc == WARM_EXISTS || rc == WARM_NOT_FOUND ? 0 : rc;
+	return rc == WARM_NOT_FOUND ? 0 : rc;
+}
+
+static void keep_first(int *rc, struct warm_error *err, int next, const struct warm_error *next_err)
+{
+	if (*rc != 0)
+		return;
+	*rc = next;
+	if (err != NULL)
+		*err = *next_err;
 }
 
 static int compare_strings(const void *a, const void *b)
@@ -532,11 +559,13 @@ static int merge_dir(struct merge *m, int from_fd, int to_fd, size_t at, struct 
 	int scan_fd = fcntl(from_fd, F_DUPFD_CLOEXEC, 0);
 	scope_closedir DIR *dir = scan_fd >= 0 ? fdopendir(scan_fd) : NULL;
 	struct dirent *e;
+	int first = 0;
 
 	if (dir == NULL) {
+		int failed = errno;
 		if (scan_fd >= 0)
 			close(scan_fd);
-		return warm_error_errno(err, errno, "read the stage");
+		return warm_error_errno(err, failed, "read the stage");
 	}
 	while ((e = readdir(dir)) != NULL) {
 		size_t n = strlen(e->d_name);
@@ -553,19 +582,75 @@ static int merge_dir(struct merge *m, int from_fd, int to_fd, size_t at, struct 
 						  compare_strings) != NULL))
 			continue;
 		if (rc != WARM_EXISTS) {
-			if (err != NULL)
-				*err = move_err;
-			return rc;
+			keep_first(&first, err, rc, &move_err);
+			continue; /* one that can't be moved keeps no other out */
 		}
 		scope_close int from = openat(from_fd, e->d_name,
 					      O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 		scope_close int to = openat(to_fd, e->d_name,
 					    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		if (from < 0 || to < 0)
-			continue; /* a file, or something else that was there before */
+		if (from < 0 || to < 0) {
+			/* A file, or something else of the model's; else we could not look. */
+			if (errno != ENOTDIR && errno != ELOOP && errno != ENOENT)
+				keep_first(&first, err,
+					   warm_error_errno(&move_err, errno, "open %s", m->path),
+					   &move_err);
+			continue;
+		}
 		m->path[at + n] = '/';
 		m->path[at + n + 1] = '\0';
-		rc = merge_dir(m, from, to, at + n + 1, err);
+		rc = merge_dir(m, from, to, at + n + 1, &move_err);
+		if (rc != 0)
+			keep_first(&first, err, rc, &move_err);
+	}
+	return first;
+}
+
+/* Is the unit of `path` in the volume what an earlier run put there for this group? */
+static bool unit_is_ours(struct restore *r, const struct wanted *w, size_t unit)
+{
+	const struct warm_index *index = index_of(w);
+	const char *first = NULL;
+	struct stat st;
+
+	for (size_t k = 0; k < w->group->n_files; k++) {
+		const struct warm_file *f = &index->files[w->group->first_file + k];
+		size_t n = warm_group_unit(w->group->name, f->path);
+		if (first == NULL && strncmp(f->path, w->group->name, n) != 0 && n == unit)
+			first = f->path;
+		if (first == NULL || strncmp(first, f->path, n) != 0 || n != unit)
+			continue;
+		if (fstatat(r->volume_fd, f->path, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
+		    (uint64_t)st.st_size != f->size || warm_timespec_ns(st.st_mtim) != f->mtime_ns)
+			return false;
+	}
+	return first != NULL;
+}
+
+/* Units that are not the group's own path go first (FlashInfer's generated/ before its
+ * cached_ops/): alone they mean nothing to anybody. Where somebody made one of them meanwhile the
+ * group is theirs, and ours leaves the stage. */
+static int move_twins(struct restore *r, struct wanted *w, struct warm_error *err)
+{
+	char own[WARM_PATH_BYTES + 16];
+	bool twins = false;
+
+	for (size_t k = 0; k < w->group->n_files; k++) {
+		const char *path = index_of(w)->files[w->group->first_file + k].path;
+		size_t n = warm_group_unit(w->group->name, path);
+		if (strncmp(path, w->group->name, n) == 0)
+			continue;
+		snprintf(own, sizeof(own), "%.*s", (int)warm_group_base(w->group), w->group->name);
+		r->absent[0] = '\0';
+		bool theirs = !twins && exists(r, own);
+		twins = true;
+		int rc = theirs ? WARM_EXISTS : move_unit(r, "groups", path, n, err);
+		if (rc == WARM_EXISTS && !theirs && unit_is_ours(r, w, n))
+			continue;
+		if (rc == WARM_EXISTS) {
+			w->fetched = false;
+			return 0;
+		}
 		if (rc != 0)
 			return rc;
 	}
@@ -578,40 +663,51 @@ static int move_groups(struct restore *r, const bool *take, struct warm_error *e
 	size_t n_units = 0;
 	int rc = 0;
 
-	/* Units that are not the group's own path go first (FlashInfer's generated/ before its
-	 * cached_ops/): alone they mean nothing to anybody. */
 	for (size_t i = 0; i < r->n_wanted; i++) {
-		const struct wanted *w = &r->wanted[i];
-		n_units += take[i] && w->fetched && w->group->n_files > 0;
+		struct wanted *w = &r->wanted[i];
+		n_units += take[i] && w->fetched;
 		if (!take[i] || !w->fetched || is_mutable(w))
 			continue;
-		for (size_t k = 0; rc == 0 && k < w->group->n_files; k++) {
-			const char *path = index_of(w)->files[w->group->first_file + k].path;
-			size_t n = warm_group_unit(w->group->name, path);
-			if (strncmp(path, w->group->name, n) != 0)
-				rc = move_unit(r, "groups", path, n, err);
+		struct warm_error one = { 0 };
+		int moved = move_twins(r, w, &one);
+		if (moved != 0) {
+			keep_first(&rc, err, moved, &one);
+			w->fetched = false;
 		}
-		if (rc != 0)
-			return rc;
+	}
+	/* Of those that were given up here the stage keeps nothing. */
+	struct warm_error clear_err = { 0 };
+	int cleared = clear_unfinished(r, take, &clear_err);
+	if (cleared != 0) {
+		keep_first(&rc, err, cleared, &clear_err);
+		return rc;
 	}
 	m.units = calloc(n_units + 1, sizeof(*m.units));
 	if (m.units == NULL)
 		return warm_error_nomem(err, n_units * sizeof(*m.units));
-	for (size_t i = 0; rc == 0 && i < r->n_wanted; i++) {
+	for (size_t i = 0; i < r->n_wanted; i++) {
 		const struct warm_group *g = r->wanted[i].group;
 		if (!take[i] || !r->wanted[i].fetched)
 			continue;
 		m.units[m.n_units] = strndup(g->name, warm_group_base(g));
-		if (m.units[m.n_units] == NULL)
+		if (m.units[m.n_units] == NULL) {
 			rc = warm_error_nomem(err, strlen(g->name));
-		else
-			m.n_units++;
+			break;
+		}
+		m.n_units++;
 	}
-	qsort(m.units, m.n_units, sizeof(*m.units), compare_strings);
+	if (m.n_units > 1)
+		qsort(m.units, m.n_units, sizeof(*m.units), compare_strings);
 	scope_close int from = openat(r->stage_fd, "groups",
 				      O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (rc == 0 && from >= 0)
-		rc = merge_dir(&m, from, r->volume_fd, 0, err);
+	if (from < 0 && errno != ENOENT)
+		rc = warm_error_errno(err, errno, "open the stage");
+	else if (from >= 0 && rc != WARM_NO_MEMORY) {
+		struct warm_error merge_err = { 0 };
+		int merged = merge_dir(&m, from, r->volume_fd, 0, &merge_err);
+		if (merged != 0)
+			keep_first(&rc, err, merged, &merge_err);
+	}
 	for (size_t i = 0; i < m.n_units; i++)
 		free(m.units[i]);
 	free(m.units);
@@ -627,7 +723,7 @@ static int move_late(struct restore *r, const bool *take, struct warm_error *err
 		for (size_t k = 0; k < w->group->n_files; k++) {
 			const char *path = index_of(w)->files[w->group->first_file + k].path;
 			int rc = move_unit(r, "late", path, strlen(path), err);
-			if (rc != 0)
+			if (rc != 0 && rc != WARM_EXISTS)
 				return rc;
 		}
 	}
@@ -659,6 +755,22 @@ static void count_layers(struct restore *r)
 		/* Wanted groups are sorted by name, layers are few: the look back is short. */
 		r->result->layers += k == i;
 	}
+}
+
+/* Did all units of a group that was to be moved in arrive (or somebody's of the same name)? */
+static bool is_in(struct restore *r, const struct wanted *w)
+{
+	char unit[WARM_PATH_BYTES];
+
+	r->absent[0] = '\0';
+	for (size_t k = 0; w->fetched && k < w->group->n_files; k++) {
+		const char *path = index_of(w)->files[w->group->first_file + k].path;
+		snprintf(unit, sizeof(unit), "%.*s", (int)warm_group_unit(w->group->name, path),
+			 path);
+		if (!exists(r, unit))
+			return false;
+	}
+	return w->fetched;
 }
 
 static int run(struct restore *r, struct warm_error *err)
@@ -736,16 +848,18 @@ static int run(struct restore *r, struct warm_error *err)
 			rc = move_groups(r, take, err);
 		if (rc == 0 && missing == 0)
 			rc = move_late(r, take, err);
+		missing = 0;
 		for (size_t i = 0; i < r->n_wanted; i++) {
-			const struct wanted *w = &r->wanted[i];
-			if (!take[i] || !w->fetched || rc != 0)
+			if (!take[i])
 				continue;
-			if (is_mutable(w) && missing > 0)
+			if (!is_in(r, &r->wanted[i])) {
+				missing++;
 				continue;
+			}
 			result->groups++;
-			result->files += w->group->n_files;
-			result->bytes += size_of(w);
-			fallback += w->fallback;
+			result->files += r->wanted[i].group->n_files;
+			result->bytes += size_of(&r->wanted[i]);
+			fallback += r->wanted[i].fallback;
 		}
 		if (first == 0 && rc != 0) {
 			first = rc;

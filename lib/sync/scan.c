@@ -34,6 +34,7 @@ struct scanner {
 	size_t found_capacity;
 	const char **holes; /* groups */
 	size_t n_holes, holes_capacity;
+	bool twins_hidden;
 	struct warm_place place;
 	char path[WARM_PATH_BYTES];
 };
@@ -89,8 +90,12 @@ static int add_hole(struct scanner *s, struct warm_error *err)
 		s->holes_capacity = capacity;
 	}
 	warm_profile_place(s->roots, s->path, &s->place);
-	if (!s->place.packed)
+	/* Above all groups: it may hide parts of any that has several directories. */
+	if (!s->place.packed) {
+		if (s->place.profile == WARM_PROFILE_FLASHINFER)
+			s->twins_hidden = true;
 		return 0;
+	}
 	const char *group = keep_string(s->scan, s->place.group, strlen(s->place.group));
 	if (group == NULL)
 		return warm_error_nomem(err, strlen(s->place.group));
@@ -162,7 +167,7 @@ static int scan_dir(struct scanner *s, int fd, size_t at, int depth, struct warm
 	scan->n_dirs++;
 	int rc = warm_call_check(s->call, err);
 	struct dirent *e;
-	while (rc == 0 && (e = readdir(dir)) != NULL) {
+	while (rc == 0 && (errno = 0, e = readdir(dir)) != NULL) {
 		const char *name = e->d_name;
 		size_t n = strlen(name);
 		struct stat st;
@@ -175,8 +180,11 @@ static int scan_dir(struct scanner *s, int fd, size_t at, int depth, struct warm
 		memcpy(s->path + at, name, n + 1);
 		if (e->d_type == DT_REG && warm_profile_skips_file(name))
 			continue;
-		if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
-			continue; /* gone meanwhile */
+		if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+			if (errno == ENOENT)
+				continue; /* gone meanwhile */
+			return warm_error_errno(err, errno, "stat %s", s->path);
+		}
 		if (S_ISREG(st.st_mode)) {
 			rc = add_file(s, at + n, &st, err);
 		} else if (S_ISDIR(st.st_mode)) {
@@ -186,6 +194,8 @@ static int scan_dir(struct scanner *s, int fd, size_t at, int depth, struct warm
 			if (sub < 0) {
 				if (errno == ENOENT)
 					continue;
+				if (errno != EACCES && errno != EPERM)
+					return warm_error_errno(err, errno, "open %s", s->path);
 				skip(s, &scan->skipped_unreadable);
 				/* Whatever it holds would have gone here. */
 				memcpy(s->path + at + n, "/x", 3);
@@ -197,6 +207,8 @@ static int scan_dir(struct scanner *s, int fd, size_t at, int depth, struct warm
 			skip(s, &scan->skipped_kinds);
 		}
 	}
+	if (rc == 0 && errno != 0)
+		rc = warm_error_errno(err, errno, "read directory");
 	return rc;
 }
 
@@ -252,6 +264,9 @@ static int build_groups(struct scanner *s, struct warm_error *err)
 			g->changed_ns = files[i].seen.ctime_ns;
 		scan->bytes += files[i].seen.size;
 	}
+	for (size_t k = 0; k < scan->n_groups; k++)
+		scan->groups[k].holes = s->twins_hidden &&
+					scan->groups[k].profile == WARM_PROFILE_FLASHINFER;
 	for (size_t i = 0; i < s->n_holes; i++)
 		for (size_t k = 0; k < scan->n_groups; k++)
 			if (strcmp(scan->groups[k].name, s->holes[i]) == 0)

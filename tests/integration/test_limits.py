@@ -100,7 +100,12 @@ def a_model_of_128_bytes_that_need_encoding_is_kept_or_refused(t):
     must not fail in the store alone, round by round."""
     tree = Tree([inductor_file("a")])
     for text in ("m" * 128, "a:b@c" * 25 + "abc", "\u00e9" * 64, "%" * 128):
-        log = t.publish(tree, model=text)
+        volume = t.fresh()
+        tree.write(volume)
+        s = t.sidecar("--settle=0", volume=volume, model=text)
+        s.wait_for("state=")
+        assert s.stop() == 0, s.log
+        log = s.log
         r = t.init("--require", model=text, volume=t.fresh())
         assert r.status == "warm" or (r.code == INVALID and "state=disabled" in log), (text, r, log)
 

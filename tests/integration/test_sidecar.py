@@ -147,18 +147,15 @@ def a_store_that_comes_back_gets_what_waited(t):
 
 
 def a_store_that_comes_back_while_it_ends_gets_the_rest(t):
+    """Its first three puts fail with EIO, the last of them after SIGTERM."""
     tree = Tree([inductor_file("a")])
     tree.write(t.volume)
-    with open(t.store, "w") as f:
-        f.write("in the way")
-    s = t.sidecar("--settle=0")
+    s = t.sidecar("--settle=0", env=t.env("fail:fsync:1,fail:fsync:2,fail:fsync:3"))
     s.wait_for("publish-failed")
     s.signal(signal.SIGTERM)
-    time.sleep(0.5)
-    os.unlink(t.store)
     assert s.wait(15) == 0, s.log
     check_store(t.store, tree)
-    assert _names(t) == list(tree.files)
+    assert _names(t) == list(tree.files), s.log
 
 
 def mutable_files_never_cause_a_publish_and_ride_along(t):

@@ -7,16 +7,16 @@
 #ifndef WARM_TESTS_SCRATCH_H
 #define WARM_TESTS_SCRATCH_H
 
-/* cmocka wants these before it. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <cmocka.h>
-
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+
+/* Wants some of the above before it. */
+#include <cmocka.h>
 
 #include "lib/base/file.h"
 #include "lib/layer/index.h"
@@ -87,7 +87,7 @@ struct made_group {
 	const char *profile;
 	unsigned flags;
 	uint64_t bound;
-	struct warm_id origin; /* none: the layer's id */
+	struct warm_id origin;	   /* none: the layer's id */
 	struct made_file files[4]; /* up to the first without a path */
 };
 struct made_layer {

@@ -28,11 +28,14 @@ static void close_house(struct house *h)
 	free(h);
 }
 
-static void put(struct house *h, const char *version, uint64_t ms, const char *complete, char *ret_object)
+static void put(struct house *h, const char *version, uint64_t ms, const char *complete,
+		char *ret_object)
 {
 	struct warm_key key = key_of("m", version);
 	struct made_group g = { .name = "a", .files = { { .path = "a", .text = "1" } } };
-	struct made_layer l = { .id = { ms, 1 }, .complete = complete, .groups = &g, .n_groups = 1 };
+	struct made_layer l = {
+		.id = { ms, 1 }, .complete = complete, .groups = &g, .n_groups = 1
+	};
 
 	put_made_layer(h->store, &key, &l, ret_object);
 }

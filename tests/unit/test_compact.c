@@ -113,7 +113,8 @@ TEST(a_base_holds_what_its_layers_held)
 		      .files = { { .path = "d/1", .text = "one", .mode = 0111 },
 				 { .path = "d/2", .text = "", .mtime_ns = 5000000001 } } } },
 	    2);
-	put(h, second, (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "new" } } } },
+	put(h, second,
+	    (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "new" } } } },
 	    1);
 	char *before = contents(h, NULL);
 	assert_int_equal(compact(h, 0, &r), 0);
@@ -135,17 +136,20 @@ TEST(a_base_keeps_origins_flags_and_the_complete_mark)
 {
 	struct house *h = open_house();
 	struct warm_compact_report r;
-	struct made_layer marked = { .id = first,
-				     .complete = "template-9",
-				     .groups = (struct made_group[]){
-					     { .name = "a",
-					       .profile = "triton",
-					       .flags = WARM_GROUP_SELF_KEYED | WARM_GROUP_MUTABLE,
-					       .files = { { .path = "a", .text = "x" } } } },
-				     .n_groups = 1 };
+	struct made_layer marked = {
+		.id = first,
+		.complete = "template-9",
+		.groups = (struct made_group[]){ { .name = "a",
+						   .profile = "triton",
+						   .flags = WARM_GROUP_SELF_KEYED |
+							    WARM_GROUP_MUTABLE,
+						   .files = { { .path = "a", .text = "x" } } } },
+		.n_groups = 1
+	};
 
 	put_made_layer(h->store, &h->key, &marked, NULL);
-	put(h, second, (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "y" } } } }, 1);
+	put(h, second,
+	    (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "y" } } } }, 1);
 	assert_int_equal(compact(h, 0, &r), 0);
 	scope_catalog struct warm_catalog c = { 0 };
 	assert_int_equal(warm_catalog_list(&c, h->store, &h->key, true, NULL, NULL), 0);
@@ -170,8 +174,10 @@ TEST(covered_layers_go_only_when_their_base_is_old_enough)
 	struct house *h = open_house();
 	struct warm_compact_report r;
 
-	put(h, first, (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
-	put(h, second, (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "2" } } } }, 1);
+	put(h, first,
+	    (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
+	put(h, second,
+	    (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "2" } } } }, 1);
 	char *before = contents(h, NULL);
 	assert_int_equal(compact(h, 0, &r), 0); /* an hour */
 	assert_int_equal(listed(h), 3);
@@ -219,7 +225,8 @@ TEST(a_chain_of_bases_loses_nothing)
 }
 
 /* The copies are of one path, so their contents tell which is which. */
-static void assert_copy(struct house *h, const struct warm_layer *layer, uint64_t bound, const char *text)
+static void assert_copy(struct house *h, const struct warm_layer *layer, uint64_t bound,
+			const char *text)
 {
 	const struct warm_index *x = layer->index;
 
@@ -260,17 +267,18 @@ static void check_copies(struct house *h)
 static void put_copies(struct house *h)
 {
 	put(h, first,
-	    (struct made_group[]){ { .name = "inductor/ab/x.so",
-				     .flags = WARM_GROUP_CPU_BOUND,
-				     .bound = 0x1111,
-				     .files = { { .path = "inductor/ab/x.so", .text = "for the first CPU" } } } },
-	    1);
-	put(h, second,
 	    (struct made_group[]){
 		    { .name = "inductor/ab/x.so",
 		      .flags = WARM_GROUP_CPU_BOUND,
-		      .bound = 0x2222,
-		      .files = { { .path = "inductor/ab/x.so", .text = "for the second CPU, and longer" } } } },
+		      .bound = 0x1111,
+		      .files = { { .path = "inductor/ab/x.so", .text = "for the first CPU" } } } },
+	    1);
+	put(h, second,
+	    (struct made_group[]){ { .name = "inductor/ab/x.so",
+				     .flags = WARM_GROUP_CPU_BOUND,
+				     .bound = 0x2222,
+				     .files = { { .path = "inductor/ab/x.so",
+						  .text = "for the second CPU, and longer" } } } },
 	    1);
 }
 
@@ -294,7 +302,9 @@ TEST(copies_for_two_cpus_live_on_when_a_base_is_folded_into_the_next)
 	put_copies(h);
 	assert_int_equal(compact(h, 0, &r), 0);
 	put(h, (struct warm_id){ (uint64_t)warm_clock_wall_ms() + 5000, 9 },
-	    (struct made_group[]){ { .name = "more", .files = { { .path = "more", .text = "more" } } } }, 1);
+	    (struct made_group[]){
+		    { .name = "more", .files = { { .path = "more", .text = "more" } } } },
+	    1);
 	assert_int_equal(compact(h, 0, &r), 0);
 	assert_int_equal(r.groups, 3);
 	check_copies(h);
@@ -306,14 +316,20 @@ TEST(a_layer_with_a_bad_frame_is_left_alone_and_its_older_copies_live)
 	struct house *h = open_house();
 	struct warm_compact_report r;
 	char object[WARM_NAME_BYTES], path[WARM_NAME_BYTES + 300];
-	struct made_layer bad = { .id = third,
-				  .groups = (struct made_group[]){
-					  { .name = "a", .files = { { .path = "a", .text = "newest" } } },
-					  { .name = "only", .files = { { .path = "only", .text = "here" } } } },
-				  .n_groups = 2 };
+	struct made_layer bad = {
+		.id = third,
+		.groups =
+			(struct made_group[]){
+				{ .name = "a", .files = { { .path = "a", .text = "newest" } } },
+				{ .name = "only",
+				  .files = { { .path = "only", .text = "here" } } } },
+		.n_groups = 2
+	};
 
-	put(h, first, (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
-	put(h, second, (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "2" } } } }, 1);
+	put(h, first,
+	    (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
+	put(h, second,
+	    (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "2" } } } }, 1);
 	put_made_layer(h->store, &h->key, &bad, object);
 	snprintf(path, sizeof(path), "%s/store/%s", h->s.path, object);
 	flip_byte(path, 20);
@@ -339,13 +355,18 @@ TEST(a_layer_with_a_bad_index_is_left_alone_and_counted)
 	struct house *h = open_house();
 	struct warm_compact_report r;
 	char object[WARM_NAME_BYTES], path[WARM_NAME_BYTES + 300];
-	struct made_layer bad = { .id = third,
-				  .groups = (struct made_group[]){
-					  { .name = "only", .files = { { .path = "only", .text = "here" } } } },
-				  .n_groups = 1 };
+	struct made_layer bad = {
+		.id = third,
+		.groups = (struct made_group[]){ { .name = "only",
+						   .files = { { .path = "only",
+								.text = "here" } } } },
+		.n_groups = 1
+	};
 
-	put(h, first, (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
-	put(h, second, (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "2" } } } }, 1);
+	put(h, first,
+	    (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
+	put(h, second,
+	    (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "2" } } } }, 1);
 	put_made_layer(h->store, &h->key, &bad, object);
 	snprintf(path, sizeof(path), "%s/store/%s", h->s.path, object);
 	flip_byte(path, -3);
@@ -364,8 +385,8 @@ TEST(nothing_is_deleted_for_a_bad_base_and_the_next_round_replaces_it)
 	struct warm_compact_report r;
 	char path[2 * WARM_NAME_BYTES];
 
-	put(h, first, (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } },
-	    1);
+	put(h, first,
+	    (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
 	put(h, second,
 	    (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "2" } } } }, 1);
 	assert_int_equal(compact(h, 0, &r), 0);
@@ -376,8 +397,8 @@ TEST(nothing_is_deleted_for_a_bad_base_and_the_next_round_replaces_it)
 	assert_int_equal(r.deleted, 0);
 	assert_int_equal(listed(h), 3);
 	struct warm_id newer = { (uint64_t)warm_clock_wall_ms() + 5000, 9 };
-	put(h, newer, (struct made_group[]){ { .name = "c", .files = { { .path = "c", .text = "3" } } } },
-	    1);
+	put(h, newer,
+	    (struct made_group[]){ { .name = "c", .files = { { .path = "c", .text = "3" } } } }, 1);
 	assert_int_equal(compact(h, 1, &r), 0);
 	assert_int_equal(r.folded, 3);
 	assert_int_equal(r.groups, 3);
@@ -395,7 +416,8 @@ TEST(fewer_layers_than_asked_for_are_left_alone)
 	struct warm_compact_report r;
 
 	assert_int_equal(compact(h, 1, &r), 0); /* nothing at all */
-	put(h, first, (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
+	put(h, first,
+	    (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
 	assert_int_equal(compact(h, 1, &r), 0);
 	assert_string_equal(r.base, "");
 	assert_int_equal(listed(h), 1);
@@ -407,10 +429,14 @@ TEST(a_late_layer_of_an_older_id_is_not_covered_by_the_base)
 	struct house *h = open_house();
 	struct warm_compact_report r;
 
-	put(h, first, (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
-	put(h, third, (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "2" } } } }, 1);
+	put(h, first,
+	    (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
+	put(h, third,
+	    (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "2" } } } }, 1);
 	assert_int_equal(compact(h, 1, &r), 0);
-	put(h, second, (struct made_group[]){ { .name = "late", .files = { { .path = "late", .text = "3" } } } },
+	put(h, second,
+	    (struct made_group[]){
+		    { .name = "late", .files = { { .path = "late", .text = "3" } } } },
 	    1);
 	wait_a_moment();
 	for (int i = 0; i < 3; i++) {
@@ -433,8 +459,10 @@ TEST(a_canceled_compaction_changes_nothing)
 					  .key = h->key,
 					  .work_dir = scratch_path(&h->s, "work") };
 
-	put(h, first, (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
-	put(h, second, (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "2" } } } }, 1);
+	put(h, first,
+	    (struct made_group[]){ { .name = "a", .files = { { .path = "a", .text = "1" } } } }, 1);
+	put(h, second,
+	    (struct made_group[]){ { .name = "b", .files = { { .path = "b", .text = "2" } } } }, 1);
 	assert_int_equal(warm_compact_run(&o, &call, &r, NULL), WARM_CANCELED);
 	assert_int_equal(listed(h), 2);
 	close_house(h);

@@ -21,7 +21,8 @@ static struct warm_kernel_entry sound(void)
 	lowered[0] = t("_Z1fIiEvv");
 	lowered[1] = t("");
 	deps[0] = (struct warm_kernel_dep){ WARM_KERNEL_DEP_FILE, true, t("inc/a.h"), 5, { 1, 2 } };
-	deps[1] = (struct warm_kernel_dep){ WARM_KERNEL_DEP_ABSENT, false, t("/x/a.h"), 0, { 0, 0 } };
+	deps[1] =
+		(struct warm_kernel_dep){ WARM_KERNEL_DEP_ABSENT, false, t("/x/a.h"), 0, { 0, 0 } };
 	deps[2] = (struct warm_kernel_dep){ WARM_KERNEL_DEP_CWD, false, t("/w"), 0, { 0, 0 } };
 	return (struct warm_kernel_entry){
 		.fingerprint = { 0x0123456789abcdef, 0xfedcba9876543210 },
@@ -60,7 +61,8 @@ TEST(an_entry_is_read_back_as_it_was_written)
 	warm_kernel_entry_encode(&e, &b);
 	assert_false(b.failed);
 	assert_int_equal(warm_kernel_entry_parse(b.data, b.bytes, &x, NULL), 0);
-	assert_true(x.fingerprint.low == e.fingerprint.low && x.fingerprint.high == e.fingerprint.high);
+	assert_true(x.fingerprint.low == e.fingerprint.low &&
+		    x.fingerprint.high == e.fingerprint.high);
 	assert_true(warm_kernel_inputs_equal(&x.inputs, &e.inputs));
 	assert_int_equal(x.n_deps, 3);
 	for (size_t i = 0; i < 3; i++) {
@@ -135,7 +137,8 @@ TEST(an_entry_that_lies_under_a_right_checksum_does_no_harm)
 		}
 		if (warm_kernel_entry_parse(copy, bytes, &x, NULL) == 0) {
 			for (size_t i = 0; i < x.inputs.n_options; i++)
-				assert_true(x.inputs.options[i].data[x.inputs.options[i].bytes] == 0);
+				assert_true(x.inputs.options[i].data[x.inputs.options[i].bytes] ==
+					    0);
 			warm_kernel_entry_release(&x);
 		}
 		free(copy);
@@ -176,7 +179,8 @@ TEST(each_input_changes_the_fingerprint)
 	for (size_t i = 0; i < n; i++) {
 		seen[i + 1] = warm_kernel_fingerprint(&changed[i], h);
 		for (size_t k = 0; k <= i; k++)
-			assert_false(seen[k].low == seen[i + 1].low && seen[k].high == seen[i + 1].high);
+			assert_false(seen[k].low == seen[i + 1].low &&
+				     seen[k].high == seen[i + 1].high);
 		assert_false(warm_kernel_inputs_equal(&e.inputs, &changed[i]));
 	}
 	struct warm_hash128 again = warm_kernel_fingerprint(&e.inputs, h);
@@ -211,7 +215,8 @@ TEST(each_part_of_a_dependency_changes_the_digest)
 
 TEST(paths_of_entries_are_those_that_the_profile_publishes)
 {
-	struct warm_hash128 fingerprint = { 0x0123456789abcdef, 0xfedcba9876543210 }, digest = { 1, 2 };
+	struct warm_hash128 fingerprint = { 0x0123456789abcdef, 0xfedcba9876543210 },
+			    digest = { 1, 2 };
 	struct warm_place place;
 	char path[128];
 

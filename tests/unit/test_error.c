@@ -30,10 +30,12 @@ TEST(an_errno_value_chooses_the_status)
 
 	for (size_t i = 0; i < COUNT(rows); i++) {
 		struct warm_error err = { 0 };
-		assert_int_equal(warm_error_errno(&err, rows[i].os_errno, "open x"), rows[i].status);
+		assert_int_equal(warm_error_errno(&err, rows[i].os_errno, "open x"),
+				 rows[i].status);
 		assert_int_equal(err.os_errno, rows[i].os_errno);
 		assert_true(strncmp(err.msg, "open x: ", 8) == 0);
-		assert_int_equal(warm_error_errno(NULL, rows[i].os_errno, "open x"), rows[i].status);
+		assert_int_equal(warm_error_errno(NULL, rows[i].os_errno, "open x"),
+				 rows[i].status);
 	}
 }
 

@@ -7,8 +7,11 @@
 
 TEST(only_paths_that_stay_beneath_are_taken)
 {
-	static const char *const good[] = { "a", "a/b", "...", "a..b/.c", "\303\274/\377", "a b\n" };
-	static const char *const bad[] = { "", "/", "/a", ".", "..", "a/..", "../a", "a//b", "a/", "a/./b" };
+	static const char *const good[] = {
+		"a", "a/b", "...", "a..b/.c", "\303\274/\377", "a b\n"
+	};
+	static const char *const bad[] = { "",	   "/",	   "/a",   ".",	 "..",
+					   "a/..", "../a", "a//b", "a/", "a/./b" };
 	char path[WARM_PATH_BYTES + 1];
 
 	for (size_t i = 0; i < COUNT(good); i++)
@@ -30,7 +33,8 @@ TEST(control_bytes_are_made_printable)
 	char shown[16];
 
 	assert_string_equal(warm_path_printable("a\nb\x7f", shown, sizeof(shown)), "a\\x0ab\\x7f");
-	assert_string_equal(warm_path_printable("\n\n\n\n\n", shown, sizeof(shown)), "\\x0a\\x0a\\x0a");
+	assert_string_equal(warm_path_printable("\n\n\n\n\n", shown, sizeof(shown)),
+			    "\\x0a\\x0a\\x0a");
 	assert_string_equal(warm_path_printable("0123456789abcdef", shown, sizeof(shown)),
 			    "0123456789abcde");
 	assert_string_equal(warm_path_printable("x", shown, 1), "");
@@ -59,7 +63,8 @@ TEST(a_file_is_loaded_whole_or_refused)
 	assert_int_equal(warm_file_load(s.fd, "f", 4, &data, &bytes, NULL), WARM_LIMIT);
 	assert_int_equal(warm_file_load(s.fd, "none", 4, &data, &bytes, NULL), WARM_NOT_FOUND);
 	assert_int_equal(warm_file_load(s.fd, ".", 4, &data, &bytes, NULL), WARM_INVALID);
-	assert_int_equal(warm_file_load(AT_FDCWD, "/proc/self/status", 1 << 20, &data, &bytes, NULL), 0);
+	assert_int_equal(
+		warm_file_load(AT_FDCWD, "/proc/self/status", 1 << 20, &data, &bytes, NULL), 0);
 	assert_true(bytes > 100);
 	free(data);
 	assert_int_equal(warm_file_load(AT_FDCWD, "/proc/self/status", 10, &data, &bytes, NULL),
@@ -76,7 +81,8 @@ TEST(a_replaced_file_is_the_new_one_and_nothing_is_left_beside_it)
 	assert_int_equal(warm_file_replace(s.fd, "f", "", 0, 0666, false, NULL), 0);
 	assert_file(s.fd, "f", "");
 	assert_int_equal(stat_of(s.fd, "f").st_mode & 0777, 0666);
-	assert_int_equal(warm_file_replace(s.fd, "no/f", "x", 1, 0666, false, NULL), WARM_NOT_FOUND);
+	assert_int_equal(warm_file_replace(s.fd, "no/f", "x", 1, 0666, false, NULL),
+			 WARM_NOT_FOUND);
 	put_text(s.fd, "dir/x", "x");
 	assert_true(warm_file_replace(s.fd, "dir", "x", 1, 0666, false, NULL) != 0);
 	char *tree = list_tree(s.fd, false);
@@ -112,7 +118,8 @@ TEST(nothing_beneath_follows_a_link_or_leaves)
 	assert_int_equal(symlinkat("real/f", in, "file"), 0);
 	static const char *const bad[] = { "dir/f", "file" };
 	for (size_t i = 0; i < COUNT(bad); i++)
-		assert_int_equal(warm_beneath_open(in, bad[i], O_RDONLY, 0, &fd, NULL), WARM_CORRUPT);
+		assert_int_equal(warm_beneath_open(in, bad[i], O_RDONLY, 0, &fd, NULL),
+				 WARM_CORRUPT);
 	assert_true(warm_beneath_open(in, "../outside/f", O_RDONLY, 0, &fd, NULL) != 0);
 	assert_true(warm_beneath_open(in, "dir/new", O_WRONLY | O_CREAT, 0666, &fd, NULL) != 0);
 	assert_true(warm_beneath_mkdirs(in, "dir/sub", NULL) != 0);
@@ -195,7 +202,9 @@ TEST(a_tree_is_removed_and_what_links_point_to_stays)
 
 TEST(times_before_1970_survive_the_way_to_timespec_and_back)
 {
-	static const int64_t times[] = { 0, 1, -1, 999999999, -999999999, -1000000000, 1700000000123456789 };
+	static const int64_t times[] = {
+		0, 1, -1, 999999999, -999999999, -1000000000, 1700000000123456789
+	};
 
 	for (size_t i = 0; i < COUNT(times); i++) {
 		struct timespec ts = warm_timespec_of_ns(times[i]);

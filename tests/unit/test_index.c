@@ -44,7 +44,7 @@ struct forged {
 	struct forged_group groups[2];
 	size_t n_groups_real;
 	const char *tail; /* bytes after the end */
-	size_t cut; /* bytes to leave out at the end */
+	size_t cut;	  /* bytes to leave out at the end */
 	/* the trailer */
 	uint16_t major, minor;
 	uint32_t magic, length_more, raw_bytes_more;
@@ -68,12 +68,23 @@ static struct forged sound(void)
 		.frames = { { 100, 4096 }, { 200, 8192 } },
 		.n_frames_real = 2,
 		.n_groups = 2,
-		.groups = { { "a", id, "file", 0, 0, 2,
+		.groups = { { "a",
+			      id,
+			      "file",
+			      0,
+			      0,
+			      2,
 			      { { "a/x", 0, 10, 0, 0, 512, false },
 				{ "a/y", 0, 5000, 0111, 0, 1024, false } },
 			      2 },
-			    { "b", id, "file", 0, WARM_GROUP_SELF_KEYED, 1,
-			      { { "b", 0, 0, 0, 1, 8192, false } }, 1 } },
+			    { "b",
+			      id,
+			      "file",
+			      0,
+			      WARM_GROUP_SELF_KEYED,
+			      1,
+			      { { "b", 0, 0, 0, 1, 8192, false } },
+			      1 } },
 		.n_groups_real = 2,
 		.major = 1,
 		.magic = 0x184D2A5B,
@@ -248,11 +259,10 @@ TEST(a_sound_index_is_read_as_it_was_made)
 TEST(what_is_encoded_is_parsed_to_the_same)
 {
 	struct warm_id id = { 1700000000000, 7 }, older = { 1600000000000, 9 };
-	struct warm_frame frames[2] = { { .offset = 0, .raw_offset = 0, .bytes = 50, .raw_bytes = 4 << 20 },
-					{ .offset = 50,
-					  .raw_offset = 4 << 20,
-					  .bytes = 60,
-					  .raw_bytes = 1000 } };
+	struct warm_frame frames[2] = {
+		{ .offset = 0, .raw_offset = 0, .bytes = 50, .raw_bytes = 4 << 20 },
+		{ .offset = 50, .raw_offset = 4 << 20, .bytes = 60, .raw_bytes = 1000 }
+	};
 	struct warm_file files[3] = {
 		{ "a", 0, 0, -5, 0 },
 		{ "b/c", (4 << 20) + 500, 100, 1, 0111 },
@@ -287,8 +297,8 @@ TEST(what_is_encoded_is_parsed_to_the_same)
 	frames[1].digest[31] = 0xab;
 	assert_int_equal(warm_index_encode(&index, &trailer, &name, &err), 0);
 	assert_int_equal(trailer.bytes, warm_trailer_bytes(&name));
-	if (warm_index_parse(trailer.data, trailer.bytes, 110 + trailer.bytes, &index.key, &name, &x,
-			     &err) != 0)
+	if (warm_index_parse(trailer.data, trailer.bytes, 110 + trailer.bytes, &index.key, &name,
+			     &x, &err) != 0)
 		fail_msg("%s", err.msg);
 	assert_int_equal(x->kind, WARM_BASE);
 	assert_int_equal(x->created_ms, -1);
@@ -321,8 +331,8 @@ TEST(frames_of_a_file_are_those_that_hold_its_bytes)
 		uint64_t offset, size;
 		size_t first, end;
 	} rows[] = {
-		{ 0, 1, 0, 1 },	    { 0, 100, 0, 1 },	{ 99, 1, 0, 1 },    { 99, 2, 0, 2 },
-		{ 100, 100, 1, 2 }, { 100, 101, 1, 3 }, { 50, 200, 0, 3 },  { 249, 1, 2, 3 },
+		{ 0, 1, 0, 1 },	    { 0, 100, 0, 1 },	{ 99, 1, 0, 1 },   { 99, 2, 0, 2 },
+		{ 100, 100, 1, 2 }, { 100, 101, 1, 3 }, { 50, 200, 0, 3 }, { 249, 1, 2, 3 },
 		{ 100, 0, 0, 0 },   { 250, 0, 0, 0 },	{ 0, 250, 0, 3 },
 	};
 
@@ -517,7 +527,8 @@ TEST(a_layer_that_decodes_to_far_more_than_it_has_is_refused)
 		warm_buf_put(&raw, digest, 32);
 	}
 	warm_buf_put_uv(&raw, 0);
-	assert_int_equal(warm_index_parse_raw(raw.data, raw.bytes, 10 * FRAMES, &x, &err), WARM_LIMIT);
+	assert_int_equal(warm_index_parse_raw(raw.data, raw.bytes, 10 * FRAMES, &x, &err),
+			 WARM_LIMIT);
 	assert_null(x);
 	warm_buf_release(&raw);
 }
@@ -565,7 +576,9 @@ TEST(files_that_overlap_are_refused)
 
 TEST(mode_bits_besides_execute_are_refused)
 {
-	static const uint64_t modes[] = { 0200, 04111, 0644, 010000, UINT32_MAX, UINT64_C(1) << 40 };
+	static const uint64_t modes[] = {
+		0200, 04111, 0644, 010000, UINT32_MAX, UINT64_C(1) << 40
+	};
 
 	for (size_t i = 0; i < COUNT(modes); i++) {
 		struct forged f = sound();
@@ -631,7 +644,8 @@ TEST(files_out_of_order_or_twice_in_a_group_are_refused)
 
 TEST(flags_that_are_not_known_are_refused)
 {
-	static const uint64_t flags[] = { WARM_GROUP_FLAGS + 1, 1u << 31, UINT64_C(1) << 32, UINT64_MAX };
+	static const uint64_t flags[] = { WARM_GROUP_FLAGS + 1, 1u << 31, UINT64_C(1) << 32,
+					  UINT64_MAX };
 
 	for (size_t i = 0; i < COUNT(flags); i++) {
 		struct forged f = sound();
@@ -642,7 +656,7 @@ TEST(flags_that_are_not_known_are_refused)
 
 TEST(a_bound_group_whose_name_does_not_end_in_it_is_refused)
 {
-	static const char *const names[] = { "b", "@00000000000000ff", "b@00000000000000fe",
+	static const char *const names[] = { "b",    "@00000000000000ff",  "b@00000000000000fe",
 					     "b@ff", "b@00000000000000FF", "b@00000000000000ff " };
 
 	for (size_t i = 0; i < COUNT(names); i++) {
@@ -719,13 +733,13 @@ TEST(a_trailer_that_is_malformed_is_refused)
 	refused(&f, "trailer");
 	f = sound();
 	f.raw_bytes_more = 1;
-	refused(&f, "length");
+	refused(&f, "lies");
 	f = sound();
 	f.raw_bytes_more = WARM_INDEX_RAW_BYTES;
-	refused(&f, "length");
+	refused(&f, "lies");
 	f = sound();
 	f.raw_bytes_more = UINT32_MAX; /* one less */
-	refused(&f, "length");
+	refused(&f, "lies");
 }
 
 TEST(a_digest_in_the_header_that_differs_from_the_name_is_refused)
@@ -783,7 +797,8 @@ TEST(a_cut_trailer_is_refused)
 
 TEST(an_index_that_claims_over_the_limit_is_refused_before_it_is_looked_at)
 {
-	struct warm_layer_name name = { .kind = WARM_LAYER, .id = { 1, 1 },
+	struct warm_layer_name name = { .kind = WARM_LAYER,
+					.id = { 1, 1 },
 					.index_bytes = WARM_INDEX_BYTES + 1 };
 	struct warm_key key = key_of("m", "v");
 	struct warm_index *x = NULL;
@@ -817,7 +832,8 @@ TEST(random_damage_to_a_raw_index_never_harms_the_reader)
 		assert_true((rc == 0) == (x != NULL));
 		if (rc == 0)
 			for (size_t i = 0; i < x->n_files; i++)
-				assert_true(x->files[i].raw_offset + x->files[i].size <= x->raw_bytes);
+				assert_true(x->files[i].raw_offset + x->files[i].size <=
+					    x->raw_bytes);
 		warm_index_free(x);
 		free(exact);
 		free(copy);
@@ -857,7 +873,8 @@ int main(void)
 		cmocka_unit_test(a_digest_in_the_header_that_differs_from_the_name_is_refused),
 		cmocka_unit_test(nothing_is_parsed_whose_digest_is_not_the_names),
 		cmocka_unit_test(a_cut_trailer_is_refused),
-		cmocka_unit_test(an_index_that_claims_over_the_limit_is_refused_before_it_is_looked_at),
+		cmocka_unit_test(
+			an_index_that_claims_over_the_limit_is_refused_before_it_is_looked_at),
 		cmocka_unit_test(random_damage_to_a_raw_index_never_harms_the_reader),
 	};
 

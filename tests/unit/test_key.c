@@ -144,8 +144,8 @@ TEST(names_that_are_no_layers_are_refused)
 	for (size_t i = 0; i < COUNT(names); i++)
 		if (warm_layer_name_parse(names[i], &key, &name, NULL) != WARM_INVALID)
 			fail_msg("taken: %s", names[i]);
-	assert_int_equal(warm_layer_name_parse("m/v/p/B-1-0000000000000abc-1-" DIGEST ".tar.zst", &key,
-					       &name, NULL),
+	assert_int_equal(warm_layer_name_parse("m/v/p/B-1-0000000000000abc-1-" DIGEST ".tar.zst",
+					       &key, &name, NULL),
 			 0);
 }
 

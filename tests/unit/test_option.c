@@ -5,6 +5,13 @@
 
 #include "lib/base/option.h"
 
+/* List items that come from the environment live for ever, as option.h says. */
+__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void)
+{
+	return "leak:set_from_env";
+}
+
 static struct {
 	const char *string;
 	struct warm_option_list list;
@@ -15,22 +22,26 @@ static struct {
 } v;
 
 static const struct warm_option rows[] = {
-	{ "string", "WARM_TEST_STRING", WARM_OPTION_STRING, &v.string, "initial", "TEXT", "A text." },
+	{ "string", "WARM_TEST_STRING", WARM_OPTION_STRING, &v.string, "initial", "TEXT",
+	  "A text." },
 	{ "list", "WARM_TEST_LIST", WARM_OPTION_LIST, &v.list, NULL, "ITEM", "Items." },
 	{ "flag", "WARM_TEST_FLAG", WARM_OPTION_BOOL, &v.flag, "false", NULL, "A flag." },
 	{ "count", "WARM_TEST_COUNT", WARM_OPTION_COUNT, &v.count, "7", "N", "A number." },
 	{ "bytes", NULL, WARM_OPTION_BYTES, &v.bytes, "1K", "SIZE", "A size." },
-	{ "duration", "WARM_TEST_DURATION", WARM_OPTION_DURATION, &v.duration, "5s", "TIME", "A time." },
-	{ "choice", "WARM_TEST_CHOICE", WARM_OPTION_CHOICE, &v.choice, "one", "one|two|three", "A choice." },
+	{ "duration", "WARM_TEST_DURATION", WARM_OPTION_DURATION, &v.duration, "5s", "TIME",
+	  "A time." },
+	{ "choice", "WARM_TEST_CHOICE", WARM_OPTION_CHOICE, &v.choice, "one", "one|two|three",
+	  "A choice." },
 };
 
-static const struct warm_program program = { "warm-test", "tests options", "[OPTIONS] [ARGUMENT]",
-					     "Some details.", rows, COUNT(rows) };
+static const struct warm_program program = {
+	"warm-test", "tests options", "[OPTIONS] [ARGUMENT]", "Some details.", rows, COUNT(rows)
+};
 
 static int parse(enum warm_options_result *ret_result, int *ret_operand, struct warm_error *err,
 		 const char *const *args, size_t n)
 {
-	char *argv[16] = { (char *)(uintptr_t)"warm-test" };
+	char *argv[16] = { (char *)(uintptr_t) "warm-test" };
 
 	memset(&v, 0, sizeof(v));
 	*err = (struct warm_error){ 0 };
@@ -38,8 +49,8 @@ static int parse(enum warm_options_result *ret_result, int *ret_operand, struct 
 		argv[i + 1] = (char *)(uintptr_t)args[i];
 	return warm_options_parse(&program, (int)n + 1, argv, ret_result, ret_operand, err);
 }
-#define PARSE(...)                                                                         \
-	parse(&result, &operand, &err, (const char *const[]){ __VA_ARGS__ },               \
+#define PARSE(...)                                                           \
+	parse(&result, &operand, &err, (const char *const[]){ __VA_ARGS__ }, \
 	      sizeof((const char *const[]){ __VA_ARGS__ }) / sizeof(const char *))
 
 static enum warm_options_result result;
@@ -48,8 +59,9 @@ static struct warm_error err;
 
 static void clear_environment(void)
 {
-	static const char *const names[] = { "WARM_TEST_STRING", "WARM_TEST_LIST",     "WARM_TEST_FLAG",
-					     "WARM_TEST_COUNT",	 "WARM_TEST_DURATION", "WARM_TEST_CHOICE" };
+	static const char *const names[] = { "WARM_TEST_STRING",   "WARM_TEST_LIST",
+					     "WARM_TEST_FLAG",	   "WARM_TEST_COUNT",
+					     "WARM_TEST_DURATION", "WARM_TEST_CHOICE" };
 
 	for (size_t i = 0; i < COUNT(names); i++)
 		unsetenv(names[i]);
@@ -102,7 +114,8 @@ TEST(operands_are_left_to_the_caller_wherever_they_stand)
 	assert_int_equal(PARSE("--flag", "--", "--count=3"), 0);
 	assert_int_equal(operand, 3);
 	assert_int_equal(v.count, 7);
-	assert_int_equal(parse(&result, NULL, &err, (const char *const[]){ "push" }, 1), WARM_INVALID);
+	assert_int_equal(parse(&result, NULL, &err, (const char *const[]){ "push" }, 1),
+			 WARM_INVALID);
 	assert_non_null(strstr(err.msg, "push"));
 }
 
@@ -157,10 +170,24 @@ TEST(durations_are_read_with_their_units)
 		const char *text;
 		int64_t ms; /* -1: refused */
 	} cases[] = {
-		{ "0", 0 },	    { "30", 30000 }, { "30s", 30000 }, { "500ms", 500 }, { "5m", 300000 },
-		{ "1h", 3600000 },  { "", -1 },	     { "s", -1 },      { "-1", -1 },	 { "+1", -1 },
-		{ " 1", -1 },	    { "1 s", -1 },   { "1.5s", -1 },   { "1d", -1 },	 { "1S", -1 },
-		{ "0x10", -1 },	    { "1h30m", -1 }, { "99999999999999999999", -1 },
+		{ "0", 0 },
+		{ "30", 30000 },
+		{ "30s", 30000 },
+		{ "500ms", 500 },
+		{ "5m", 300000 },
+		{ "1h", 3600000 },
+		{ "", -1 },
+		{ "s", -1 },
+		{ "-1", -1 },
+		{ "+1", -1 },
+		{ " 1", -1 },
+		{ "1 s", -1 },
+		{ "1.5s", -1 },
+		{ "1d", -1 },
+		{ "1S", -1 },
+		{ "0x10", -1 },
+		{ "1h30m", -1 },
+		{ "99999999999999999999", -1 },
 		{ "9223372036854775807h", -1 },
 	};
 
@@ -199,8 +226,10 @@ TEST(sizes_are_read_with_their_units)
 	for (size_t i = 0; i < COUNT(cases); i++) {
 		v.bytes = UINT64_MAX;
 		int rc = warm_option_set(row("bytes"), cases[i].text, NULL);
-		if (rc != (cases[i].bytes != UINT64_MAX ? 0 : WARM_INVALID) || v.bytes != cases[i].bytes)
-			fail_msg("'%s' gives %d, %llu", cases[i].text, rc, (unsigned long long)v.bytes);
+		if (rc != (cases[i].bytes != UINT64_MAX ? 0 : WARM_INVALID) ||
+		    v.bytes != cases[i].bytes)
+			fail_msg("'%s' gives %d, %llu", cases[i].text, rc,
+				 (unsigned long long)v.bytes);
 	}
 }
 
@@ -210,17 +239,30 @@ TEST(flags_counts_and_choices_take_their_values_alone)
 		const char *name, *text;
 		bool good;
 	} cases[] = {
-		{ "flag", "true", true },    { "flag", "1", true },	 { "flag", "false", true },
-		{ "flag", "0", true },	     { "flag", "", true },	 { "flag", "yes", false },
-		{ "flag", "TRUE", false },   { "count", "0", true },	 { "count", "18446744073709551615", true },
-		{ "count", "1K", false },    { "count", "", false },	 { "count", "-0", false },
-		{ "choice", "two", true },   { "choice", "three", true }, { "choice", "", false },
-		{ "choice", "tw", false },   { "choice", "twoo", false }, { "choice", "one|two", false },
+		{ "flag", "true", true },
+		{ "flag", "1", true },
+		{ "flag", "false", true },
+		{ "flag", "0", true },
+		{ "flag", "", true },
+		{ "flag", "yes", false },
+		{ "flag", "TRUE", false },
+		{ "count", "0", true },
+		{ "count", "18446744073709551615", true },
+		{ "count", "1K", false },
+		{ "count", "", false },
+		{ "count", "-0", false },
+		{ "choice", "two", true },
+		{ "choice", "three", true },
+		{ "choice", "", false },
+		{ "choice", "tw", false },
+		{ "choice", "twoo", false },
+		{ "choice", "one|two", false },
 		{ "choice", "Two", false },
 	};
 
 	for (size_t i = 0; i < COUNT(cases); i++)
-		if ((warm_option_set(row(cases[i].name), cases[i].text, NULL) == 0) != cases[i].good)
+		if ((warm_option_set(row(cases[i].name), cases[i].text, NULL) == 0) !=
+		    cases[i].good)
 			fail_msg("%s '%s'", cases[i].name, cases[i].text);
 }
 

@@ -10,8 +10,14 @@
 #define KEY52 "JLBMVPBZBZDTHY2Q54DTTFGFZEYHW5VI2ZA6RYBGUSU5E6OC3WDA"
 #define IND52 "c66p46kzjbl2mqzn7yr5l7e5sgr2k5r3e5wtahnqnctobhbsutmp"
 
-enum { SELF = WARM_GROUP_SELF_KEYED, MUT = WARM_GROUP_MUTABLE, MOUNT = WARM_GROUP_MOUNT_BOUND,
-       CPU = WARM_GROUP_CPU_BOUND, REN = WARM_PLACE_RENAMED, COMP = WARM_PLACE_COMPANION };
+enum {
+	SELF = WARM_GROUP_SELF_KEYED,
+	MUT = WARM_GROUP_MUTABLE,
+	MOUNT = WARM_GROUP_MOUNT_BOUND,
+	CPU = WARM_GROUP_CPU_BOUND,
+	REN = WARM_PLACE_RENAMED,
+	COMP = WARM_PLACE_COMPANION
+};
 
 /* `group` NULL: the file is never packed; "": the file's own path. */
 static const struct {
@@ -30,9 +36,11 @@ static const struct {
 	{ ".warmcache/ledger", NULL, WARM_PROFILE_FILE, 0 },
 
 	/* Triton */
-	{ "triton/" KEY52 "/__grp__add.json", "triton/" KEY52, WARM_PROFILE_TRITON, SELF | MOUNT | REN },
+	{ "triton/" KEY52 "/__grp__add.json", "triton/" KEY52, WARM_PROFILE_TRITON,
+	  SELF | MOUNT | REN },
 	{ "triton/" KEY52 "/add.cubin", "triton/" KEY52, WARM_PROFILE_TRITON, SELF | MOUNT | REN },
-	{ "triton/sub/" KEY52 "/add.ptx", "triton/sub/" KEY52, WARM_PROFILE_TRITON, SELF | MOUNT | REN },
+	{ "triton/sub/" KEY52 "/add.ptx", "triton/sub/" KEY52, WARM_PROFILE_TRITON,
+	  SELF | MOUNT | REN },
 	{ "triton/" KEY52, NULL, WARM_PROFILE_TRITON, 0 },
 	{ "triton/JLBMVPBZ/add.ptx", NULL, WARM_PROFILE_TRITON, 0 },
 	{ "triton/" KEY52 "A/add.ptx", NULL, WARM_PROFILE_TRITON, 0 },
@@ -62,7 +70,8 @@ static const struct {
 	  "", WARM_PROFILE_INDUCTOR, SELF | REN },
 	{ "inductor/cache/4ac2cabc390e4733e350ef073994c5c9307b76a8d641e8e026a4a9d279c2dd86", "",
 	  WARM_PROFILE_INDUCTOR, MUT | REN },
-	{ "inductor/cache/inductor_on_disk_cache/memoizer_cache.json", NULL, WARM_PROFILE_INDUCTOR, 0 },
+	{ "inductor/cache/inductor_on_disk_cache/memoizer_cache.json", NULL, WARM_PROFILE_INDUCTOR,
+	  0 },
 	{ "inductor/cache/short", NULL, WARM_PROFILE_INDUCTOR, 0 },
 	{ "inductor/triton/0/" KEY52 "/add.cubin", "inductor/triton/0/" KEY52, WARM_PROFILE_TRITON,
 	  SELF | MOUNT | REN },
@@ -77,15 +86,16 @@ static const struct {
 	{ "inductor/abc/" IND52 ".so", NULL, WARM_PROFILE_INDUCTOR, 0 },
 
 	/* vLLM, with Inductor's and Triton's trees inside */
-	{ "vllm/torch_compile_cache/torch_aot_compile/0123abcd/rank_0_0/model", "", WARM_PROFILE_VLLM,
-	  SELF | REN },
+	{ "vllm/torch_compile_cache/torch_aot_compile/0123abcd/rank_0_0/model", "",
+	  WARM_PROFILE_VLLM, SELF | REN },
 	{ "vllm/torch_compile_cache/0123abcd/rank_0_0/backbone/vllm_compile_cache.py", "",
 	  WARM_PROFILE_VLLM, SELF | MUT },
 	{ "vllm/torch_compile_cache/0123abcd/rank_0_0/backbone/cache_key_factors.json", "",
 	  WARM_PROFILE_VLLM, SELF },
 	{ "vllm/torch_compile_cache/0123abcd/rank_0_0/backbone/computation_graph.py", "",
 	  WARM_PROFILE_VLLM, SELF },
-	{ "vllm/torch_compile_cache/0123abcd/rank_0_0/transformed_code.py", "", WARM_PROFILE_VLLM, SELF },
+	{ "vllm/torch_compile_cache/0123abcd/rank_0_0/transformed_code.py", "", WARM_PROFILE_VLLM,
+	  SELF },
 	{ "vllm/torch_compile_cache/0123abcd/rank_0_0/backbone/artifact_shape_None_subgraph_0", "",
 	  WARM_PROFILE_VLLM, SELF | REN },
 	{ "vllm/torch_compile_cache/0123abcd/rank_0_0/inductor_cache/66/" IND52 ".py", "",
@@ -95,15 +105,16 @@ static const struct {
 	{ "vllm/torch_compile_cache/0123abcd/rank_0_0/triton_cache/" KEY52 "/k.cubin",
 	  "vllm/torch_compile_cache/0123abcd/rank_0_0/triton_cache/" KEY52, WARM_PROFILE_TRITON,
 	  SELF | MOUNT | REN },
-	{ "vllm/deep_gemm/cache/kernel.gemm.1234/kernel.cubin", "vllm/deep_gemm/cache/kernel.gemm.1234",
-	  WARM_PROFILE_DEEPGEMM, SELF | REN },
+	{ "vllm/deep_gemm/cache/kernel.gemm.1234/kernel.cubin",
+	  "vllm/deep_gemm/cache/kernel.gemm.1234", WARM_PROFILE_DEEPGEMM, SELF | REN },
 	{ "vllm/gpu_p2p_access_cache_for_0,1.json", NULL, WARM_PROFILE_VLLM, 0 },
 	{ "vllm/modelinfos/x.json", NULL, WARM_PROFILE_VLLM, 0 },
 
 	/* JAX: the -atime file rides with its entry */
 	{ "jax/jit_f-0123-cache", "", WARM_PROFILE_JAX, SELF },
 	{ "jax/jit_f-0123-atime", "jax/jit_f-0123-cache", WARM_PROFILE_JAX, SELF | COMP },
-	{ "jax/sub/jit_f-atime-0-atime", "jax/sub/jit_f-atime-0-cache", WARM_PROFILE_JAX, SELF | COMP },
+	{ "jax/sub/jit_f-atime-0-atime", "jax/sub/jit_f-atime-0-cache", WARM_PROFILE_JAX,
+	  SELF | COMP },
 	{ "jax/.lockfile", NULL, WARM_PROFILE_JAX, 0 },
 	{ "jax/xla_gpu_per_fusion_autotune_cache_dir/x.textproto", NULL, WARM_PROFILE_JAX, 0 },
 
@@ -125,8 +136,8 @@ static const struct {
 	  SELF | REN },
 	{ "tilelang/0.1/x/autotuner/abcd/best.json", "tilelang/0.1/x/autotuner/abcd",
 	  WARM_PROFILE_TILELANG, SELF | REN },
-	{ "tilelang/cuda-binaries/abcd/x.cubin", "tilelang/cuda-binaries/abcd", WARM_PROFILE_TILELANG,
-	  SELF | REN },
+	{ "tilelang/cuda-binaries/abcd/x.cubin", "tilelang/cuda-binaries/abcd",
+	  WARM_PROFILE_TILELANG, SELF | REN },
 	{ "tilelang/.staging/abcd/x.cubin", NULL, WARM_PROFILE_TILELANG, 0 },
 	{ "tilelang/kernels/stray", NULL, WARM_PROFILE_TILELANG, 0 },
 
@@ -207,9 +218,11 @@ TEST(further_roots_are_taken_before_the_usual_ones)
 
 TEST(a_root_that_makes_no_sense_is_refused)
 {
-	static const char *const rows[] = { "triton",	 "nosuch=dir", "file=dir",   "triton=",
-					    "triton=/a", "triton=a/",  "triton=../a", "=a",
-					    "a-name-of-more-than-thirty-two-bytes=a" };
+	static const char *const rows[] = {
+		"triton",      "nosuch=dir", "file=dir",
+		"triton=",     "triton=/a",  "triton=a/",
+		"triton=../a", "=a",	     "a-name-of-more-than-thirty-two-bytes=a"
+	};
 
 	for (size_t i = 0; i < COUNT(rows); i++) {
 		struct warm_profile_roots roots = { 0 };
@@ -245,13 +258,15 @@ static enum warm_whole whole(int fd, enum warm_profile profile, unsigned flags, 
 {
 	char why[160];
 
-	enum warm_whole w = warm_profile_whole(fd, profile, flags, group, paths, n, why, sizeof(why));
+	enum warm_whole w = warm_profile_whole(fd, profile, flags, group, paths, n, why,
+					       sizeof(why));
 	/* The reason is there when something is missing, and only then. */
 	assert_true((w == WARM_WHOLE_NO) == (why[0] != '\0'));
 	return w;
 }
 
-static enum warm_whole whole_file(int fd, enum warm_profile profile, unsigned flags, const char *path)
+static enum warm_whole whole_file(int fd, enum warm_profile profile, unsigned flags,
+				  const char *path)
 {
 	return whole(fd, profile, flags, path, &path, 1);
 }
@@ -264,10 +279,11 @@ static void assert_no_cut_is_whole(int fd, enum warm_profile profile, const char
 	static const size_t off[] = { 1, 2, 8, 63, 64, 65, 200, 1000, 4000 };
 	char cut[300];
 
-	snprintf(cut, sizeof(cut), "cut-%.200s", strrchr(path, '/') != NULL ? strrchr(path, '/') + 1 : path);
+	snprintf(cut, sizeof(cut), "cut-%.200s",
+		 strrchr(path, '/') != NULL ? strrchr(path, '/') + 1 : path);
 	for (size_t i = 0; i < COUNT(off) + 20; i++) {
-		size_t n = i < COUNT(off) ? bytes - (off[i] < bytes ? off[i] : bytes) :
-					    bytes * (i - COUNT(off)) / 20;
+		size_t n = i < COUNT(off) ? bytes - (off[i] < bytes ? off[i] : bytes)
+					  : bytes * (i - COUNT(off)) / 20;
 		put_file(fd, cut, data, n, 0755, 0);
 		if (whole_file(fd, profile, 0, cut) != WARM_WHOLE_NO)
 			fail_msg("%s cut at %zu of %zu passes for whole", path, n, bytes);
@@ -283,14 +299,16 @@ TEST(a_real_shared_object_is_whole_and_no_cut_of_it_is)
 		scratch_close(&s);
 		skip();
 	}
-	put_text(s.fd, "a.c", "int f(int x) { return x + 1; } int big[5000] = { 1 }; int zero[9000];\n");
+	put_text(s.fd, "a.c",
+		 "int f(int x) { return x + 1; } int big[5000] = { 1 }; int zero[9000];\n");
 	assert_int_equal(shell("cd %s && gcc -g -shared -fPIC a.c -o a.so && gcc -c a.c -o a.o && "
 			       "strip a.so -o stripped.so",
 			       s.path),
 			 0);
 	static const char *const files[] = { "a.so", "a.o", "stripped.so" };
 	for (size_t i = 0; i < COUNT(files); i++) {
-		assert_int_equal(whole_file(s.fd, WARM_PROFILE_INDUCTOR, CPU, files[i]), WARM_WHOLE_YES);
+		assert_int_equal(whole_file(s.fd, WARM_PROFILE_INDUCTOR, CPU, files[i]),
+				 WARM_WHOLE_YES);
 		assert_int_equal(whole_file(s.fd, WARM_PROFILE_FILE, 0, files[i]), WARM_WHOLE_YES);
 		assert_no_cut_is_whole(s.fd, WARM_PROFILE_INDUCTOR, files[i]);
 	}
@@ -328,7 +346,8 @@ TEST(what_is_no_elf_but_has_its_name_is_not_whole)
 	struct scratch s = scratch_open();
 
 	put_text(s.fd, "empty.so", "");
-	put_text(s.fd, "text.so", "this is no ELF file, but it is longer than an ELF header is: 64 bytes.");
+	put_text(s.fd, "text.so",
+		 "this is no ELF file, but it is longer than an ELF header is: 64 bytes.");
 	assert_int_equal(whole_file(s.fd, WARM_PROFILE_INDUCTOR, CPU, "empty.so"), WARM_WHOLE_NO);
 	assert_int_equal(whole_file(s.fd, WARM_PROFILE_INDUCTOR, CPU, "text.so"), WARM_WHOLE_NO);
 	assert_int_equal(whole_file(s.fd, WARM_PROFILE_INDUCTOR, CPU, "missing.so"), WARM_WHOLE_NO);
@@ -345,8 +364,8 @@ TEST(a_file_that_nothing_is_known_of_is_unknown)
 	scratch_close(&s);
 }
 
-static const char group_json[] =
-	"{\"child_paths\": {\"add.ttir\": \"/vol/triton/x/add.ttir\", \"add.json\": \"/v/add.json\"}}";
+static const char group_json[] = "{\"child_paths\": {\"add.ttir\": \"/vol/triton/x/add.ttir\", "
+				 "\"add.json\": \"/v/add.json\"}}";
 
 TEST(a_triton_directory_is_whole_with_its_group_file_and_all_children)
 {
@@ -362,11 +381,13 @@ TEST(a_triton_directory_is_whole_with_its_group_file_and_all_children)
 	/* no group file yet */
 	assert_int_equal(whole(s.fd, WARM_PROFILE_TRITON, SELF, "t", all + 1, 2), WARM_WHOLE_NO);
 	/* a group file that is cut short, or something else */
-	static const char *const bad[] = { "{\"child_paths\": {\"add.ttir\"", "", "[]", "{}", "null",
-					   "{\"child_paths\": []}" };
+	static const char *const bad[] = {
+		"{\"child_paths\": {\"add.ttir\"", "", "[]", "{}", "null", "{\"child_paths\": []}"
+	};
 	for (size_t i = 0; i < COUNT(bad); i++) {
 		put_text(s.fd, "t/__grp__add.json", bad[i]);
-		assert_int_equal(whole(s.fd, WARM_PROFILE_TRITON, SELF, "t", all, 3), WARM_WHOLE_NO);
+		assert_int_equal(whole(s.fd, WARM_PROFILE_TRITON, SELF, "t", all, 3),
+				 WARM_WHOLE_NO);
 	}
 	scratch_close(&s);
 }
@@ -374,7 +395,8 @@ TEST(a_triton_directory_is_whole_with_its_group_file_and_all_children)
 TEST(a_triton_directory_with_two_group_files_needs_the_children_of_both)
 {
 	struct scratch s = scratch_open();
-	static const char *const all[] = { "t/__grp__a.json", "t/__grp__b.json", "t/add.json", "t/add.ttir" };
+	static const char *const all[] = { "t/__grp__a.json", "t/__grp__b.json", "t/add.json",
+					   "t/add.ttir" };
 
 	put_text(s.fd, "t/__grp__a.json", group_json);
 	put_text(s.fd, "t/__grp__b.json", "{\"child_paths\": {\"b.ttir\": \"/x\"}}");
@@ -445,7 +467,8 @@ TEST(a_tilelang_kernel_is_whole_when_its_manifest_and_its_files_agree)
 	static const char *const all[] = { "k/kernel.cu", "k/manifest.json", "k/params.pkl" };
 
 	put_text(s.fd, all[0], "12345");
-	put_text(s.fd, all[1], "{\"files\": {\"kernel.cu\": {\"size\": 5}, \"params.pkl\": {\"size\": 3}}}");
+	put_text(s.fd, all[1],
+		 "{\"files\": {\"kernel.cu\": {\"size\": 5}, \"params.pkl\": {\"size\": 3}}}");
 	put_text(s.fd, all[2], "123");
 	assert_int_equal(whole(s.fd, WARM_PROFILE_TILELANG, SELF, "k", all, 3), WARM_WHOLE_YES);
 	assert_int_equal(whole(s.fd, WARM_PROFILE_TILELANG, SELF, "k", all, 2), WARM_WHOLE_NO);
@@ -456,15 +479,17 @@ TEST(a_tilelang_kernel_is_whole_when_its_manifest_and_its_files_agree)
 	put_text(s.fd, all[1], "{}");
 	assert_int_equal(whole(s.fd, WARM_PROFILE_TILELANG, SELF, "k", all, 3), WARM_WHOLE_NO);
 	static const char *const without[] = { "k/kernel.cu" };
-	assert_int_equal(whole(s.fd, WARM_PROFILE_TILELANG, SELF, "k", without, 1), WARM_WHOLE_UNKNOWN);
+	assert_int_equal(whole(s.fd, WARM_PROFILE_TILELANG, SELF, "k", without, 1),
+			 WARM_WHOLE_UNKNOWN);
 	scratch_close(&s);
 }
 
 TEST(a_flashinfer_operator_is_whole_when_ninja_has_logged_its_library)
 {
 	struct scratch s = scratch_open();
-	static const char *const all[] = { "f/cached_ops/norm/.ninja_log", "f/cached_ops/norm/norm.o",
-					   "f/cached_ops/norm/norm.so", "f/generated/norm/norm.cu" };
+	static const char *const all[] = { "f/cached_ops/norm/.ninja_log",
+					   "f/cached_ops/norm/norm.o", "f/cached_ops/norm/norm.so",
+					   "f/generated/norm/norm.cu" };
 	static const char group[] = "f/cached_ops/norm";
 
 	put_text(s.fd, all[0], "# ninja log v5\n0\t9\t1\tnorm.o\tabc\n9\t12\t1\tnorm.so\tdef\n");
@@ -476,20 +501,21 @@ TEST(a_flashinfer_operator_is_whole_when_ninja_has_logged_its_library)
 	assert_int_equal(whole(s.fd, WARM_PROFILE_FLASHINFER, 0, group, all, 4), WARM_WHOLE_NO);
 	assert_int_equal(whole(s.fd, WARM_PROFILE_FLASHINFER, 0, group, all, 2), WARM_WHOLE_NO);
 	/* without a log only time can tell */
-	assert_int_equal(whole(s.fd, WARM_PROFILE_FLASHINFER, 0, group, all + 1, 3), WARM_WHOLE_UNKNOWN);
+	assert_int_equal(whole(s.fd, WARM_PROFILE_FLASHINFER, 0, group, all + 1, 3),
+			 WARM_WHOLE_UNKNOWN);
 	scratch_close(&s);
 }
 
 TEST(a_library_that_is_part_of_anothers_name_is_not_taken_for_it)
 {
 	struct scratch s = scratch_open();
-	static const char *const all[] = { "f/cached_ops/norm/.ninja_log", "f/cached_ops/norm/norm.so" };
+	static const char *const all[] = { "f/cached_ops/norm/.ninja_log",
+					   "f/cached_ops/norm/norm.so" };
 
 	/* ninja was killed while it linked norm.so; prenorm.so is another target. */
 	put_text(s.fd, all[0], "# ninja log v5\n0\t9\t1\tprenorm.so\tabc\n");
 	put_elf(s.fd, all[1]);
-	enum warm_whole w =
-		whole(s.fd, WARM_PROFILE_FLASHINFER, 0, "f/cached_ops/norm", all, 2);
+	enum warm_whole w = whole(s.fd, WARM_PROFILE_FLASHINFER, 0, "f/cached_ops/norm", all, 2);
 	scratch_close(&s);
 	assert_int_equal(w, WARM_WHOLE_NO);
 }
@@ -509,11 +535,13 @@ TEST(a_jax_entry_is_whole_when_its_zstd_stream_ends)
 			assert_int_equal(whole_file(s.fd, WARM_PROFILE_JAX, SELF, "x-cache"),
 					 WARM_WHOLE_NO);
 		else
-			assert_true(whole_file(s.fd, WARM_PROFILE_JAX, SELF, "x-cache") == WARM_WHOLE_NO);
+			assert_true(whole_file(s.fd, WARM_PROFILE_JAX, SELF, "x-cache") ==
+				    WARM_WHOLE_NO);
 	}
 	put_file(s.fd, "x-cache", packed, n - 1, 0644, 0);
 	assert_int_equal(whole_file(s.fd, WARM_PROFILE_JAX, SELF, "x-cache"), WARM_WHOLE_NO);
-	put_text(s.fd, "x-cache", "x\234zlib's stream"); /* another compressor: only time can tell */
+	put_text(s.fd, "x-cache",
+		 "x\234zlib's stream"); /* another compressor: only time can tell */
 	assert_int_equal(whole_file(s.fd, WARM_PROFILE_JAX, SELF, "x-cache"), WARM_WHOLE_UNKNOWN);
 	free(raw);
 	free(packed);
@@ -557,7 +585,8 @@ TEST(a_python_literal_is_whole_when_it_closes)
 		    rows[i].whole)
 			fail_msg("%s", rows[i].text);
 	}
-	assert_int_equal(whole_file(s.fd, WARM_PROFILE_VLLM, SELF | MUT, "missing.py"), WARM_WHOLE_NO);
+	assert_int_equal(whole_file(s.fd, WARM_PROFILE_VLLM, SELF | MUT, "missing.py"),
+			 WARM_WHOLE_NO);
 	scratch_close(&s);
 }
 
@@ -567,7 +596,8 @@ TEST(a_literal_with_a_nul_in_it_is_not_whole)
 	struct scratch s = scratch_open();
 
 	put_file(s.fd, "vllm_compile_cache.py", "{}\0\0\0\0", 6, 0644, 0);
-	enum warm_whole w = whole_file(s.fd, WARM_PROFILE_VLLM, SELF | MUT, "vllm_compile_cache.py");
+	enum warm_whole w = whole_file(s.fd, WARM_PROFILE_VLLM, SELF | MUT,
+				       "vllm_compile_cache.py");
 	scratch_close(&s);
 	assert_int_equal(w, WARM_WHOLE_NO);
 }
@@ -577,13 +607,17 @@ TEST(a_mutable_json_file_is_whole_when_it_parses)
 	struct scratch s = scratch_open();
 
 	put_text(s.fd, "k.best_config", "{\"XBLOCK\": 1, \"found_by_coordesc\": false}");
-	assert_int_equal(whole_file(s.fd, WARM_PROFILE_INDUCTOR, MUT, "k.best_config"), WARM_WHOLE_YES);
+	assert_int_equal(whole_file(s.fd, WARM_PROFILE_INDUCTOR, MUT, "k.best_config"),
+			 WARM_WHOLE_YES);
 	put_text(s.fd, "k.best_config", "{\"XBLOCK\": 1, \"found_by");
-	assert_int_equal(whole_file(s.fd, WARM_PROFILE_INDUCTOR, MUT, "k.best_config"), WARM_WHOLE_NO);
+	assert_int_equal(whole_file(s.fd, WARM_PROFILE_INDUCTOR, MUT, "k.best_config"),
+			 WARM_WHOLE_NO);
 	put_text(s.fd, "k.best_config", "");
-	assert_int_equal(whole_file(s.fd, WARM_PROFILE_INDUCTOR, MUT, "k.best_config"), WARM_WHOLE_NO);
+	assert_int_equal(whole_file(s.fd, WARM_PROFILE_INDUCTOR, MUT, "k.best_config"),
+			 WARM_WHOLE_NO);
 	put_text(s.fd, "k.best_config", "{} {}");
-	assert_int_equal(whole_file(s.fd, WARM_PROFILE_INDUCTOR, MUT, "k.best_config"), WARM_WHOLE_NO);
+	assert_int_equal(whole_file(s.fd, WARM_PROFILE_INDUCTOR, MUT, "k.best_config"),
+			 WARM_WHOLE_NO);
 	scratch_close(&s);
 }
 
@@ -624,7 +658,8 @@ TEST(values_that_look_like_secrets_are_found)
 	for (size_t i = 0; i < COUNT(rows); i++) {
 		char name[80] = "";
 		put_text(s.fd, "d/cache_key_factors.json", rows[i].json);
-		bool found = warm_profile_has_secret(s.fd, "d/cache_key_factors.json", name, sizeof(name));
+		bool found = warm_profile_has_secret(s.fd, "d/cache_key_factors.json", name,
+						     sizeof(name));
 		if (found != (rows[i].name != NULL) || (found && strcmp(name, rows[i].name) != 0))
 			fail_msg("%s: found '%s'", rows[i].json, found ? name : "none");
 		/* Other files aren't searched. */
@@ -647,10 +682,12 @@ TEST(a_list_of_secrets_is_a_secret)
 
 TEST(temporary_files_and_directories_are_known_by_name)
 {
-	static const char *const files[] = { "tmp.1234", "lock", ".lockfile", "x.lock", "x.tmp",
-					     "x.tmp.12", "x.tmp-0123" };
+	static const char *const files[] = { "tmp.1234", "lock",     ".lockfile", "x.lock",
+					     "x.tmp",	 "x.tmp.12", "x.tmp-0123" };
 	static const char *const dirs[] = { "tmp", "tmp.pid_1", "locks", ".staging", ".warmcache" };
-	static const char *const others[] = { "x", "template", "xlock", "lockx", "x.tmpl", ".hidden" };
+	static const char *const others[] = {
+		"x", "template", "xlock", "lockx", "x.tmpl", ".hidden"
+	};
 
 	for (size_t i = 0; i < COUNT(files); i++)
 		assert_true(warm_profile_skips_file(files[i]));
@@ -676,7 +713,8 @@ int main(void)
 		cmocka_unit_test(what_is_no_elf_but_has_its_name_is_not_whole),
 		cmocka_unit_test(a_file_that_nothing_is_known_of_is_unknown),
 		cmocka_unit_test(a_triton_directory_is_whole_with_its_group_file_and_all_children),
-		cmocka_unit_test(a_triton_directory_with_two_group_files_needs_the_children_of_both),
+		cmocka_unit_test(
+			a_triton_directory_with_two_group_files_needs_the_children_of_both),
 		cmocka_unit_test(a_triton_directory_of_one_renamed_file_is_whole),
 		cmocka_unit_test(a_triton_directory_with_a_torn_cubin_is_not_whole),
 		cmocka_unit_test(a_deepgemm_kernel_is_whole_with_source_and_cubin),

@@ -66,8 +66,8 @@ static void publish(struct house *h, enum warm_publish_mode mode, const char *co
 }
 
 /* Another pod: a volume of its own, restored from the same store. */
-static struct warm_restore_result restore_into(struct house *h, const char *volume, const char *version,
-					       const char *mount)
+static struct warm_restore_result restore_into(struct house *h, const char *volume,
+					       const char *version, const char *mount)
 {
 	struct warm_restore_result r;
 	struct warm_restore_options o = { .store = h->store,
@@ -108,8 +108,8 @@ TEST(what_was_published_is_restored_to_the_same_tree)
 	put_file(h->volume, "x/exe", "run", 3, 0755, 1600000000000000001);
 	put_file(h->volume, "x/empty", "", 0, 0600, 1);
 	put_file(h->volume, "x/big", big, 9 << 20, 0644, 0);
-	put_file(h->volume, "triton/" KEY52 "/__grp__k.json", "{\"child_paths\": {\"k.ptx\": \"/x\"}}", 32,
-		 0644, 0);
+	put_file(h->volume, "triton/" KEY52 "/__grp__k.json",
+		 "{\"child_paths\": {\"k.ptx\": \"/x\"}}", 32, 0644, 0);
 	put_file(h->volume, "triton/" KEY52 "/k.ptx", "ptx", 3, 0644, 1500000000999999999);
 	put_file(h->volume, "inductor/ab/c.py", "print()", 7, 0644, 0);
 	put_file(h->volume, "\303\274ber/\377", "odd", 3, 0644, 0);
@@ -301,7 +301,8 @@ TEST(secrets_are_withheld)
 	assert_int_equal(h->r.groups, 1);
 	assert_non_null(strstr(h->heard.text, "VLLM_API_KEY"));
 	assert_null(strstr(h->heard.text, "sk-very-secret"));
-	assert_int_equal(shell("cat $(find %s/store -type f) | zstd -qdc | grep -q sk-very-secret", h->s.path),
+	assert_int_equal(shell("cat $(find %s/store -type f) | zstd -qdc | grep -q sk-very-secret",
+			       h->s.path),
 			 1);
 	close_house(h);
 }
@@ -524,8 +525,10 @@ TEST(a_denied_or_missing_volume_and_a_canceled_round_say_so)
 	h->o.volume = h->volume_path;
 	assert_int_equal(warm_publisher_open(&h->o, &h->p, &h->err), 0);
 	put_text(h->volume, "a", "1");
-	int with = warm_publisher_run(h->p, WARM_PUBLISH_ALL, NULL, NULL, NULL, &call, &h->r, &h->err);
-	int without = warm_publisher_run(h->p, WARM_PUBLISH_ALL, NULL, NULL, NULL, &call, &h->r, NULL);
+	int with = warm_publisher_run(h->p, WARM_PUBLISH_ALL, NULL, NULL, NULL, &call, &h->r,
+				      &h->err);
+	int without = warm_publisher_run(h->p, WARM_PUBLISH_ALL, NULL, NULL, NULL, &call, &h->r,
+					 NULL);
 	assert_int_equal(layers_of(h, "v2"), 0);
 	close_house(h);
 	assert_int_equal(with, WARM_CANCELED);

@@ -83,7 +83,9 @@ static void put(struct house *h, struct warm_id id, const struct made_group *gro
 
 static struct made_group one(const char *path, const char *text, unsigned flags)
 {
-	return (struct made_group){ .name = path, .flags = flags, .files = { { .path = path, .text = text } } };
+	return (struct made_group){ .name = path,
+				    .flags = flags,
+				    .files = { { .path = path, .text = text } } };
 }
 
 static char *in_store(struct house *h, const char *object)
@@ -125,10 +127,15 @@ TEST(groups_come_back_with_modes_and_nanoseconds)
 		{ .name = "triton/" KEY52,
 		  .flags = SELF | WARM_GROUP_MOUNT_BOUND,
 		  .bound = warm_mount_hash("/cache"),
-		  .files = { { .path = "triton/" KEY52 "/a.json", .text = "{}", .mtime_ns = 1234567890123456789 },
+		  .files = { { .path = "triton/" KEY52 "/a.json",
+			       .text = "{}",
+			       .mtime_ns = 1234567890123456789 },
 			     { .path = "triton/" KEY52 "/run", .text = "x", .mode = 0111 } } },
 		{ .name = "big",
-		  .files = { { .path = "big", .text = (const char *)big, .bytes = 9 << 20, .mode = 0111,
+		  .files = { { .path = "big",
+			       .text = (const char *)big,
+			       .bytes = 9 << 20,
+			       .mode = 0111,
 			       .mtime_ns = 987654321 } } },
 		{ .name = "empty", .files = { { .path = "empty", .text = "" } } },
 		{ .name = "deep", .files = { { .path = "deep/a/b/c", .text = "c" } } },
@@ -208,10 +215,12 @@ TEST(what_is_there_already_stays)
 TEST(a_group_that_the_model_is_making_is_left_to_it)
 {
 	struct house *h = open_house();
-	struct made_group g = { .name = "deepgemm/cache/k",
-				.flags = SELF,
-				.files = { { .path = "deepgemm/cache/k/kernel.cu", .text = "store's" },
-					   { .path = "deepgemm/cache/k/kernel.cubin", .text = "store's" } } };
+	struct made_group g = {
+		.name = "deepgemm/cache/k",
+		.flags = SELF,
+		.files = { { .path = "deepgemm/cache/k/kernel.cu", .text = "store's" },
+			   { .path = "deepgemm/cache/k/kernel.cubin", .text = "store's" } }
+	};
 	struct made_group groups[] = { g, one("other", "1", 0) };
 
 	put(h, first, groups, 2);
@@ -229,10 +238,12 @@ TEST(groups_of_several_directories_come_whole)
 	struct made_group groups[] = {
 		{ .name = "flashinfer/0.5/90/cached_ops/norm",
 		  .files = { { .path = "flashinfer/0.5/90/cached_ops/norm/norm.so", .text = "so" },
-			     { .path = "flashinfer/0.5/90/generated/norm/norm.cu", .text = "cu" } } },
+			     { .path = "flashinfer/0.5/90/generated/norm/norm.cu",
+			       .text = "cu" } } },
 		{ .name = "jax/f-cache",
 		  .flags = SELF,
-		  .files = { { .path = "jax/f-atime", .text = "t" }, { .path = "jax/f-cache", .text = "c" } } },
+		  .files = { { .path = "jax/f-atime", .text = "t" },
+			     { .path = "jax/f-cache", .text = "c" } } },
 	};
 
 	put(h, first, groups, 2);
@@ -248,11 +259,10 @@ TEST(groups_of_several_directories_come_whole)
 TEST(a_restore_that_was_cut_off_between_two_directories_is_completed)
 {
 	struct house *h = open_house();
-	struct made_group g = {
-		.name = "jax/f-cache",
-		.flags = SELF,
-		.files = { { .path = "jax/f-atime", .text = "t" }, { .path = "jax/f-cache", .text = "c" } }
-	};
+	struct made_group g = { .name = "jax/f-cache",
+				.flags = SELF,
+				.files = { { .path = "jax/f-atime", .text = "t" },
+					   { .path = "jax/f-cache", .text = "c" } } };
 
 	put(h, first, &g, 1);
 	assert_int_equal(restore(h), 0);
@@ -297,7 +307,8 @@ TEST(mutable_files_stay_out_while_something_is_missing)
 TEST(at_the_limit_what_fits_is_placed_and_it_says_so)
 {
 	struct house *h = open_house();
-	struct made_group groups[] = { one("a", "12345", 0), one("b", "1234567890", 0), one("c", "123", 0) };
+	struct made_group groups[] = { one("a", "12345", 0), one("b", "1234567890", 0),
+				       one("c", "123", 0) };
 
 	put(h, first, groups, 3);
 	h->o.max_bytes = 9;
@@ -377,8 +388,12 @@ TEST(a_corrupt_layer_that_a_base_covers_does_no_harm)
 	struct house *h = open_house();
 	struct made_group a = one("a", "1", 0);
 	char object[WARM_NAME_BYTES];
-	struct made_layer base = { .kind = WARM_BASE, .id = second, .covered = &first, .n_covered = 1,
-				   .groups = &a, .n_groups = 1 };
+	struct made_layer base = { .kind = WARM_BASE,
+				   .id = second,
+				   .covered = &first,
+				   .n_covered = 1,
+				   .groups = &a,
+				   .n_groups = 1 };
 
 	put_in(h, "v2", first, NULL, &a, 1, object);
 	a.origin = first;
@@ -544,13 +559,15 @@ TEST(an_empty_version_gets_only_what_is_self_keyed)
 TEST(a_ledger_of_another_boot_drops_the_caches_and_nothing_else)
 {
 	struct house *h = open_house();
-	struct made_group groups[] = { one("inductor/ab/k.py", "whole", SELF), one("top", "whole", 0) };
+	struct made_group groups[] = { one("inductor/ab/k.py", "whole", SELF),
+				       one("top", "whole", 0) };
 
 	put(h, first, groups, 2);
 	assert_int_equal(restore(h), 0);
 	/* The node crashed: the files are there, their bytes are not. */
 	struct stat st = stat_of(h->volume, "inductor/ab/k.py");
-	put_file(h->volume, "inductor/ab/k.py", "\0\0\0\0\0", 5, 0666, warm_timespec_ns(st.st_mtim));
+	put_file(h->volume, "inductor/ab/k.py", "\0\0\0\0\0", 5, 0666,
+		 warm_timespec_ns(st.st_mtim));
 	put_text(h->volume, "triton/own", "lost too");
 	put_text(h->volume, "weights/model.bin", "not ours");
 	struct warm_ledger ledger;
@@ -635,7 +652,8 @@ TEST(groups_of_two_versions_that_share_a_path_are_never_mixed)
 	struct house *h = open_house();
 	struct made_group own = { .name = "d",
 				  .flags = SELF,
-				  .files = { { .path = "d/x", .text = "own" }, { .path = "d/y", .text = "own" } } };
+				  .files = { { .path = "d/x", .text = "own" },
+					     { .path = "d/y", .text = "own" } } };
 	struct made_group other = one("d/x", "of another version, longer", SELF);
 
 	put_in(h, "v1", first, NULL, &other, 1, NULL);
@@ -649,6 +667,23 @@ TEST(groups_of_two_versions_that_share_a_path_are_never_mixed)
 	assert_true(sound);
 }
 
+TEST(what_this_key_has_for_another_mount_path_does_not_keep_the_fallback_out)
+{
+	struct house *h = open_house();
+	struct made_group g = { .name = "triton/" KEY52,
+				.flags = SELF | WARM_GROUP_MOUNT_BOUND,
+				.bound = warm_mount_hash("/elsewhere"),
+				.files = { { .path = "triton/" KEY52 "/a.json", .text = "{}" } } };
+
+	put(h, second, &g, 1);
+	g.bound = warm_mount_hash("/cache");
+	put_in(h, "v1", first, NULL, &g, 1, NULL);
+	(void)!restore(h);
+	bool there = is_there(h->volume, "triton/" KEY52 "/a.json");
+	close_house(h);
+	assert_true(there);
+}
+
 TEST(a_file_that_became_a_directory_costs_no_other_group)
 {
 	/* "d" was a file once and is a directory now, in two layers of one key. */
@@ -659,7 +694,8 @@ TEST(a_file_that_became_a_directory_costs_no_other_group)
 	put(h, first, old, 2);
 	put(h, second, new, 2);
 	(void)!restore(h);
-	bool newest = is_there(h->volume, "d/x"), rest = is_there(h->volume, "e") && is_there(h->volume, "z/y");
+	bool newest = is_there(h->volume, "d/x"),
+	     rest = is_there(h->volume, "e") && is_there(h->volume, "z/y");
 	size_t groups = h->r.groups;
 	close_house(h);
 	assert_true(rest);
@@ -765,8 +801,11 @@ int main(void)
 		cmocka_unit_test(an_old_stage_is_removed),
 		cmocka_unit_test(nothing_is_written_through_a_link_in_the_volume),
 		cmocka_unit_test(groups_of_two_versions_that_share_a_path_are_never_mixed),
+		cmocka_unit_test(
+			what_this_key_has_for_another_mount_path_does_not_keep_the_fallback_out),
 		cmocka_unit_test(a_file_that_became_a_directory_costs_no_other_group),
-		cmocka_unit_test(a_file_of_this_version_where_another_has_a_directory_costs_no_other_group),
+		cmocka_unit_test(
+			a_file_of_this_version_where_another_has_a_directory_costs_no_other_group),
 		cmocka_unit_test(a_canceled_restore_leaves_whole_groups_or_none),
 		cmocka_unit_test(the_newest_state_of_a_group_is_restored),
 		cmocka_unit_test(a_path_as_long_as_paths_may_be_is_restored),

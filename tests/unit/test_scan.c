@@ -117,7 +117,8 @@ TEST(each_directory_is_shown_for_watching)
 
 	put_text(s.fd, "a/b/c", "1");
 	put_dir(s.fd, "tmp/x");
-	assert_int_equal(warm_scan_run(s.fd, NULL, UINT64_MAX, count_dir, &seen, NULL, &r, NULL), 0);
+	assert_int_equal(warm_scan_run(s.fd, NULL, UINT64_MAX, count_dir, &seen, NULL, &r, NULL),
+			 0);
 	warm_buf_put_u8(&seen, 0);
 	assert_string_equal((char *)seen.data, "[][a][a/b]");
 	assert_int_equal(r.n_dirs, 3);
@@ -148,7 +149,8 @@ TEST(a_canceled_scan_says_so)
 	struct warm_scan r;
 
 	put_text(s.fd, "a", "1");
-	assert_int_equal(warm_scan_run(s.fd, NULL, UINT64_MAX, NULL, NULL, &call, &r, NULL), WARM_CANCELED);
+	assert_int_equal(warm_scan_run(s.fd, NULL, UINT64_MAX, NULL, NULL, &call, &r, NULL),
+			 WARM_CANCELED);
 	scratch_close(&s);
 }
 

@@ -45,8 +45,8 @@ static struct warm_layer make_layer(enum warm_layer_kind kind, struct warm_id id
 			.first_file = (uint32_t)x->n_files,
 		};
 		for (size_t k = 0; k < MAX_FILES && (k == 0 || groups[i].paths[k] != NULL); k++) {
-			const char *path = groups[i].paths[k] != NULL ? groups[i].paths[k] :
-									groups[i].name;
+			const char *path = groups[i].paths[k] != NULL ? groups[i].paths[k]
+								      : groups[i].name;
 			x->files[x->n_files++] = (struct warm_file){ .path = path };
 			g->n_files++;
 		}
@@ -115,8 +115,10 @@ TEST(no_layers_hold_nothing)
 TEST(the_union_of_layers_counts)
 {
 	struct warm_layer l[] = {
-		make_layer(WARM_LAYER, id_of(10), (struct spec_group[]){ { .name = "a" }, { .name = "b" } }, 2, NULL, 0),
-		make_layer(WARM_LAYER, id_of(20), (struct spec_group[]){ { .name = "c" } }, 1, NULL, 0),
+		make_layer(WARM_LAYER, id_of(10),
+			   (struct spec_group[]){ { .name = "a" }, { .name = "b" } }, 2, NULL, 0),
+		make_layer(WARM_LAYER, id_of(20), (struct spec_group[]){ { .name = "c" } }, 1, NULL,
+			   0),
 	};
 
 	assert_state(l, 2, "a:10@10 b:10@10 c:20@20 ");
@@ -126,10 +128,14 @@ TEST(the_union_of_layers_counts)
 TEST(of_the_same_group_the_newest_origin_wins)
 {
 	struct warm_layer l[] = {
-		make_layer(WARM_LAYER, id_of(10), (struct spec_group[]){ { .name = "a" }, { .name = "b" } }, 2, NULL, 0),
-		make_layer(WARM_LAYER, id_of(20), (struct spec_group[]){ { .name = "a" } }, 1, NULL, 0),
+		make_layer(WARM_LAYER, id_of(10),
+			   (struct spec_group[]){ { .name = "a" }, { .name = "b" } }, 2, NULL, 0),
+		make_layer(WARM_LAYER, id_of(20), (struct spec_group[]){ { .name = "a" } }, 1, NULL,
+			   0),
 		/* A base is newer as a layer, its group is not. */
-		make_layer(WARM_BASE, id_of(30), (struct spec_group[]){ { .name = "a", .origin = id_of(5) } }, 1, NULL, 0),
+		make_layer(WARM_BASE, id_of(30),
+			   (struct spec_group[]){ { .name = "a", .origin = id_of(5) } }, 1, NULL,
+			   0),
 	};
 
 	assert_state(l, 3, "a:20@20 b:10@10 ");
@@ -139,9 +145,14 @@ TEST(of_the_same_group_the_newest_origin_wins)
 TEST(of_equal_origins_the_newest_layer_wins)
 {
 	struct warm_layer l[] = {
-		make_layer(WARM_LAYER, id_of(10), (struct spec_group[]){ { .name = "a" } }, 1, NULL, 0),
-		make_layer(WARM_BASE, id_of(30), (struct spec_group[]){ { .name = "a", .origin = id_of(10) } }, 1, NULL, 0),
-		make_layer(WARM_BASE, id_of(40), (struct spec_group[]){ { .name = "a", .origin = id_of(10) } }, 1, NULL, 0),
+		make_layer(WARM_LAYER, id_of(10), (struct spec_group[]){ { .name = "a" } }, 1, NULL,
+			   0),
+		make_layer(WARM_BASE, id_of(30),
+			   (struct spec_group[]){ { .name = "a", .origin = id_of(10) } }, 1, NULL,
+			   0),
+		make_layer(WARM_BASE, id_of(40),
+			   (struct spec_group[]){ { .name = "a", .origin = id_of(10) } }, 1, NULL,
+			   0),
 	};
 
 	assert_state(l, 3, "a:10@40 ");
@@ -151,10 +162,12 @@ TEST(of_equal_origins_the_newest_layer_wins)
 TEST(a_group_is_taken_whole_and_never_merged)
 {
 	struct warm_layer l[] = {
-		make_layer(WARM_LAYER, id_of(10), (struct spec_group[]){ { .name = "d", .paths = { "d/1", "d/2" } } },
-			   1, NULL, 0),
-		make_layer(WARM_LAYER, id_of(20), (struct spec_group[]){ { .name = "d", .paths = { "d/1" } } }, 1,
+		make_layer(WARM_LAYER, id_of(10),
+			   (struct spec_group[]){ { .name = "d", .paths = { "d/1", "d/2" } } }, 1,
 			   NULL, 0),
+		make_layer(WARM_LAYER, id_of(20),
+			   (struct spec_group[]){ { .name = "d", .paths = { "d/1" } } }, 1, NULL,
+			   0),
 	};
 	scope_state struct warm_state s = { 0 };
 
@@ -168,11 +181,17 @@ TEST(what_a_listed_base_covers_does_not_count)
 {
 	struct warm_id covered[] = { id_of(10), id_of(20) };
 	struct warm_layer l[] = {
-		make_layer(WARM_LAYER, id_of(10), (struct spec_group[]){ { .name = "a" }, { .name = "gone" } }, 2, NULL, 0),
-		make_layer(WARM_LAYER, id_of(20), (struct spec_group[]){ { .name = "b" } }, 1, NULL, 0),
+		make_layer(WARM_LAYER, id_of(10),
+			   (struct spec_group[]){ { .name = "a" }, { .name = "gone" } }, 2, NULL,
+			   0),
+		make_layer(WARM_LAYER, id_of(20), (struct spec_group[]){ { .name = "b" } }, 1, NULL,
+			   0),
 		make_layer(WARM_BASE, id_of(30),
-			   (struct spec_group[]){ { .name = "a", .origin = id_of(10) }, { .name = "b", .origin = id_of(20) } }, 2, covered, 2),
-		make_layer(WARM_LAYER, id_of(15), (struct spec_group[]){ { .name = "late" } }, 1, NULL, 0),
+			   (struct spec_group[]){ { .name = "a", .origin = id_of(10) },
+						  { .name = "b", .origin = id_of(20) } },
+			   2, covered, 2),
+		make_layer(WARM_LAYER, id_of(15), (struct spec_group[]){ { .name = "late" } }, 1,
+			   NULL, 0),
 	};
 
 	assert_state(l, 4, "a:10@30 b:20@30 late:15@15 ");
@@ -183,8 +202,11 @@ TEST(a_base_that_is_not_listed_or_not_read_covers_nothing)
 {
 	struct warm_id covered[] = { id_of(10) };
 	struct warm_layer l[] = {
-		make_layer(WARM_LAYER, id_of(10), (struct spec_group[]){ { .name = "a" } }, 1, NULL, 0),
-		make_layer(WARM_BASE, id_of(30), (struct spec_group[]){ { .name = "a", .origin = id_of(10) } }, 1, covered, 1),
+		make_layer(WARM_LAYER, id_of(10), (struct spec_group[]){ { .name = "a" } }, 1, NULL,
+			   0),
+		make_layer(WARM_BASE, id_of(30),
+			   (struct spec_group[]){ { .name = "a", .origin = id_of(10) } }, 1,
+			   covered, 1),
 	};
 
 	assert_state(l, 2, "a:10@30 ");
@@ -201,8 +223,10 @@ TEST(only_a_base_covers)
 {
 	struct warm_id covered[] = { id_of(10) };
 	struct warm_layer l[] = {
-		make_layer(WARM_LAYER, id_of(10), (struct spec_group[]){ { .name = "a" } }, 1, NULL, 0),
-		make_layer(WARM_LAYER, id_of(30), (struct spec_group[]){ { .name = "b" } }, 1, covered, 1),
+		make_layer(WARM_LAYER, id_of(10), (struct spec_group[]){ { .name = "a" } }, 1, NULL,
+			   0),
+		make_layer(WARM_LAYER, id_of(30), (struct spec_group[]){ { .name = "b" } }, 1,
+			   covered, 1),
 	};
 
 	assert_state(l, 2, "a:10@10 b:30@30 ");
@@ -213,7 +237,8 @@ TEST(a_base_that_covers_itself_still_counts)
 {
 	struct warm_id covered[] = { id_of(30) };
 	struct warm_layer l[] = {
-		make_layer(WARM_BASE, id_of(30), (struct spec_group[]){ { .name = "a" } }, 1, covered, 1),
+		make_layer(WARM_BASE, id_of(30), (struct spec_group[]){ { .name = "a" } }, 1,
+			   covered, 1),
 	};
 
 	assert_state(l, 1, "a:30@30 ");
@@ -224,9 +249,14 @@ TEST(a_covered_base_covers_still_what_it_covered)
 {
 	struct warm_id first[] = { id_of(10) }, second[] = { id_of(20), id_of(10) };
 	struct warm_layer l[] = {
-		make_layer(WARM_LAYER, id_of(10), (struct spec_group[]){ { .name = "a" } }, 1, NULL, 0),
-		make_layer(WARM_BASE, id_of(20), (struct spec_group[]){ { .name = "a", .origin = id_of(10) } }, 1, first, 1),
-		make_layer(WARM_BASE, id_of(30), (struct spec_group[]){ { .name = "a", .origin = id_of(10) } }, 1, second, 2),
+		make_layer(WARM_LAYER, id_of(10), (struct spec_group[]){ { .name = "a" } }, 1, NULL,
+			   0),
+		make_layer(WARM_BASE, id_of(20),
+			   (struct spec_group[]){ { .name = "a", .origin = id_of(10) } }, 1, first,
+			   1),
+		make_layer(WARM_BASE, id_of(30),
+			   (struct spec_group[]){ { .name = "a", .origin = id_of(10) } }, 1, second,
+			   2),
 	};
 
 	assert_state(l, 3, "a:10@30 ");
@@ -236,9 +266,11 @@ TEST(a_covered_base_covers_still_what_it_covered)
 TEST(of_two_groups_that_share_a_path_the_newest_wins)
 {
 	struct warm_layer l[] = {
-		make_layer(WARM_LAYER, id_of(10), (struct spec_group[]){ { .name = "d", .paths = { "d/x", "d/y" } } },
-			   1, NULL, 0),
-		make_layer(WARM_LAYER, id_of(20), (struct spec_group[]){ { .name = "d/x" } }, 1, NULL, 0),
+		make_layer(WARM_LAYER, id_of(10),
+			   (struct spec_group[]){ { .name = "d", .paths = { "d/x", "d/y" } } }, 1,
+			   NULL, 0),
+		make_layer(WARM_LAYER, id_of(20), (struct spec_group[]){ { .name = "d/x" } }, 1,
+			   NULL, 0),
 	};
 
 	assert_state(l, 2, "d/x:20@20 ");
@@ -249,12 +281,13 @@ TEST(a_group_that_lost_takes_nothing_with_it)
 {
 	/* c beats b on p, b would beat a on q: a lives. */
 	struct warm_layer l[] = {
-		make_layer(WARM_LAYER, id_of(10), (struct spec_group[]){ { .name = "a", .paths = { "q" } } }, 1, NULL,
+		make_layer(WARM_LAYER, id_of(10),
+			   (struct spec_group[]){ { .name = "a", .paths = { "q" } } }, 1, NULL, 0),
+		make_layer(WARM_LAYER, id_of(20),
+			   (struct spec_group[]){ { .name = "b", .paths = { "p", "q" } } }, 1, NULL,
 			   0),
-		make_layer(WARM_LAYER, id_of(20), (struct spec_group[]){ { .name = "b", .paths = { "p", "q" } } }, 1,
-			   NULL, 0),
-		make_layer(WARM_LAYER, id_of(30), (struct spec_group[]){ { .name = "c", .paths = { "p" } } }, 1, NULL,
-			   0),
+		make_layer(WARM_LAYER, id_of(30),
+			   (struct spec_group[]){ { .name = "c", .paths = { "p" } } }, 1, NULL, 0),
 	};
 
 	assert_state(l, 3, "a:10@10 c:30@30 ");
@@ -265,8 +298,9 @@ TEST(groups_of_one_layer_that_share_a_path_leave_one)
 {
 	struct warm_layer l[] = {
 		make_layer(WARM_LAYER, id_of(10),
-			   (struct spec_group[]){ { .name = "a", .paths = { "p" } }, { .name = "b", .paths = { "p" } } }, 2,
-			   NULL, 0),
+			   (struct spec_group[]){ { .name = "a", .paths = { "p" } },
+						  { .name = "b", .paths = { "p" } } },
+			   2, NULL, 0),
 	};
 
 	assert_state(l, 1, "a:10@10 ");
@@ -276,13 +310,16 @@ TEST(groups_of_one_layer_that_share_a_path_leave_one)
 TEST(copies_bound_to_two_cpus_live_side_by_side)
 {
 	struct warm_layer l[] = {
-		make_layer(WARM_LAYER, id_of(10), (struct spec_group[]){ { .name = "s@1", .bound = 1, .paths = { "s" } } }, 1,
-			   NULL, 0),
-		make_layer(WARM_LAYER, id_of(20), (struct spec_group[]){ { .name = "s@2", .bound = 2, .paths = { "s" } } }, 1,
-			   NULL, 0),
+		make_layer(WARM_LAYER, id_of(10),
+			   (struct spec_group[]){ { .name = "s@1", .bound = 1, .paths = { "s" } } },
+			   1, NULL, 0),
+		make_layer(WARM_LAYER, id_of(20),
+			   (struct spec_group[]){ { .name = "s@2", .bound = 2, .paths = { "s" } } },
+			   1, NULL, 0),
 		/* An unbound one conflicts with both. */
-		make_layer(WARM_LAYER, id_of(15), (struct spec_group[]){ { .name = "t", .paths = { "t", "s" } } }, 1,
-			   NULL, 0),
+		make_layer(WARM_LAYER, id_of(15),
+			   (struct spec_group[]){ { .name = "t", .paths = { "t", "s" } } }, 1, NULL,
+			   0),
 	};
 
 	assert_state(l, 3, "s@1:10@10 s@2:20@20 ");
@@ -293,8 +330,10 @@ TEST(a_group_inside_anothers_file_is_a_conflict)
 {
 	/* "d" was a file; now it is a directory. Both can't be in one volume. */
 	struct warm_layer l[] = {
-		make_layer(WARM_LAYER, id_of(10), (struct spec_group[]){ { .name = "d" }, { .name = "e" } }, 2, NULL, 0),
-		make_layer(WARM_LAYER, id_of(20), (struct spec_group[]){ { .name = "d/x" } }, 1, NULL, 0),
+		make_layer(WARM_LAYER, id_of(10),
+			   (struct spec_group[]){ { .name = "d" }, { .name = "e" } }, 2, NULL, 0),
+		make_layer(WARM_LAYER, id_of(20), (struct spec_group[]){ { .name = "d/x" } }, 1,
+			   NULL, 0),
 	};
 
 	assert_state(l, 2, "d/x:20@20 e:10@10 ");
@@ -358,7 +397,8 @@ static struct warm_id next_id(struct world *w, const struct warm_layer *listed, 
 static void put(struct world *w, struct warm_layer layer)
 {
 	/* A third of the puts take up to two hours until they are listed. */
-	int64_t delay = roll_below(&w->dice, 3) == 0 ? (int64_t)roll_below(&w->dice, 2 * HOUR_MS) : 0;
+	int64_t delay = roll_below(&w->dice, 3) == 0 ? (int64_t)roll_below(&w->dice, 2 * HOUR_MS)
+						     : 0;
 
 	assert_true(w->n < MAX_LAYERS);
 	w->puts[w->n++] = (struct put){ layer, w->now + delay, false };
@@ -401,8 +441,8 @@ static void compact(struct world *w)
 			continue;
 		n_uncovered++;
 		for (size_t k = 0; k <= listed[i].index->n_covered; k++) {
-			struct warm_id id = k == 0 ? listed[i].name.id :
-						     listed[i].index->covered[k - 1];
+			struct warm_id id = k == 0 ? listed[i].name.id
+						   : listed[i].index->covered[k - 1];
 			bool known = false;
 			for (size_t c = 0; c < n_covered; c++)
 				known = known || warm_id_compare(covered[c], id) == 0;
@@ -472,8 +512,8 @@ static void check_world(struct world *w, int step)
 		bool ever = !warm_id_is_none(w->newest_origin[k]);
 		if (ever != (live != NULL) ||
 		    (ever && warm_id_compare(live->group->origin, w->newest_origin[k]) != 0))
-			fail_msg("seed %" PRIu64 " step %d: group %s is lost or old: %s", w->seed, step,
-				 names[k], one);
+			fail_msg("seed %" PRIu64 " step %d: group %s is lost or old: %s", w->seed,
+				 step, names[k], one);
 	}
 	for (size_t i = n; i > 1; i--) {
 		size_t k = roll_below(&w->dice, i);
@@ -484,7 +524,8 @@ static void check_world(struct world *w, int step)
 	assert_int_equal(warm_state_build(listed, n, &other, NULL), 0);
 	char *two = describe(listed, &other);
 	if (strcmp(one, two) != 0)
-		fail_msg("seed %" PRIu64 " step %d: %s, or in another order %s", w->seed, step, one, two);
+		fail_msg("seed %" PRIu64 " step %d: %s, or in another order %s", w->seed, step, one,
+			 two);
 	free(one);
 	free(two);
 }
@@ -536,7 +577,8 @@ TEST(in_no_history_a_group_is_lost)
 TEST(readers_agree_whatever_the_order_also_where_paths_are_shared)
 {
 	static const char *const shared[] = { "p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7" };
-	static const char *const group_names[] = { "a", "b", "c", "d", "e", "f", "g@1", "g@2", "h@1", "h@2" };
+	static const char *const group_names[] = { "a", "b",   "c",   "d",   "e",
+						   "f", "g@1", "g@2", "h@1", "h@2" };
 
 	for (uint64_t seed = 1; seed <= 500; seed++) {
 		struct dice d = { seed };
@@ -557,11 +599,13 @@ TEST(readers_agree_whatever_the_order_also_where_paths_are_shared)
 					groups[g].bound = 1 + name % 2;
 				if (base)
 					groups[g].origin = id_of(50 + roll_below(&d, 50));
-				size_t first = roll_below(&d, COUNT(shared)), files = 1 + roll_below(&d, 2);
+				size_t first = roll_below(&d, COUNT(shared)),
+				       files = 1 + roll_below(&d, 2);
 				for (size_t k = 0; k < files && first + k < COUNT(shared); k++)
 					groups[g].paths[k] = shared[first + k];
 			}
-			l[i] = make_layer(base ? WARM_BASE : WARM_LAYER, id, groups, n_groups, NULL, 0);
+			l[i] = make_layer(base ? WARM_BASE : WARM_LAYER, id, groups, n_groups, NULL,
+					  0);
 		}
 		scope_state struct warm_state s = { 0 };
 		assert_int_equal(warm_state_build(l, n, &s, NULL), 0);
@@ -575,8 +619,12 @@ TEST(readers_agree_whatever_the_order_also_where_paths_are_shared)
 				for (size_t x = 0; x < a->n_files; x++)
 					for (size_t y = 0; y < b->n_files; y++)
 						assert_string_not_equal(
-							l[s.live[i].layer].index->files[a->first_file + x].path,
-							l[s.live[k].layer].index->files[b->first_file + y].path);
+							l[s.live[i].layer]
+								.index->files[a->first_file + x]
+								.path,
+							l[s.live[k].layer]
+								.index->files[b->first_file + y]
+								.path);
 			}
 		assert_state(l, n, want);
 		free(want);

@@ -11,7 +11,8 @@ static struct warm_store *open_store(const struct scratch *s)
 	return store;
 }
 
-static int put(const struct scratch *s, struct warm_store *store, const char *name, const char *text)
+static int put(const struct scratch *s, struct warm_store *store, const char *name,
+	       const char *text)
 {
 	put_text(s->fd, "source", text);
 	scope_close int fd = openat(s->fd, "source", O_RDONLY | O_CLOEXEC);
@@ -56,13 +57,17 @@ TEST(what_is_put_can_be_read_in_ranges)
 	static const struct {
 		uint64_t offset, bytes;
 		const char *want;
-	} rows[] = { { 0, 10, "0123456789" }, { 3, 4, "3456" }, { 9, 1, "9" }, { 10, 0, "" }, { 0, 0, "" } };
+	} rows[] = { { 0, 10, "0123456789" },
+		     { 3, 4, "3456" },
+		     { 9, 1, "9" },
+		     { 10, 0, "" },
+		     { 0, 0, "" } };
 
 	assert_int_equal(put(&s, store, "m/v/p/object", "0123456789"), 0);
 	for (size_t i = 0; i < COUNT(rows); i++) {
 		struct warm_buf got = WARM_BUF_INIT;
-		assert_int_equal(warm_store_get(store, "m/v/p/object", rows[i].offset, rows[i].bytes, take,
-						&got, NULL, NULL),
+		assert_int_equal(warm_store_get(store, "m/v/p/object", rows[i].offset,
+						rows[i].bytes, take, &got, NULL, NULL),
 				 0);
 		warm_buf_put_u8(&got, 0);
 		assert_string_equal((char *)got.data, rows[i].want);
@@ -83,7 +88,8 @@ TEST(a_range_past_the_end_is_corrupt_and_a_missing_object_is_not_found)
 
 	assert_int_equal(put(&s, store, "a", "0123456789"), 0);
 	assert_int_equal(warm_store_get(store, "a", 8, 3, take, &got, NULL, NULL), WARM_CORRUPT);
-	assert_int_equal(warm_store_get(store, "a", UINT64_MAX, 2, take, &got, NULL, NULL), WARM_CORRUPT);
+	assert_int_equal(warm_store_get(store, "a", UINT64_MAX, 2, take, &got, NULL, NULL),
+			 WARM_CORRUPT);
 	assert_int_equal(warm_store_get(store, "b", 0, 1, take, &got, NULL, NULL), WARM_NOT_FOUND);
 	assert_int_equal(warm_store_head(store, "b", &o, NULL, NULL), WARM_NOT_FOUND);
 	assert_int_equal(warm_store_get(store, "a", 0, 3, refuse, NULL, NULL, NULL), WARM_LIMIT);
@@ -152,7 +158,8 @@ TEST(a_list_names_what_is_below_its_prefix)
 	assert_non_null(strstr((char *)all.data, "mm/v1/p/c(3) "));
 	assert_null(strstr((char *)all.data, "hidden"));
 	assert_int_equal(warm_store_list(store, "none/", name_object, &all, NULL, NULL, NULL), 0);
-	assert_int_equal(warm_store_list(store, "m/", refuse_object, NULL, NULL, NULL, NULL), WARM_LIMIT);
+	assert_int_equal(warm_store_list(store, "m/", refuse_object, NULL, NULL, NULL, NULL),
+			 WARM_LIMIT);
 	warm_buf_release(&all);
 	scratch_close(&s);
 }
@@ -163,7 +170,8 @@ TEST(a_store_that_is_not_there_is_not_found_until_something_is_put)
 	scope_store struct warm_store *store = open_store(&s);
 	struct warm_buf all = WARM_BUF_INIT;
 
-	assert_int_equal(warm_store_list(store, "", name_object, &all, NULL, NULL, NULL), WARM_NOT_FOUND);
+	assert_int_equal(warm_store_list(store, "", name_object, &all, NULL, NULL, NULL),
+			 WARM_NOT_FOUND);
 	assert_int_equal(put(&s, store, "a", "1"), 0);
 	assert_int_equal(warm_store_list(store, "", name_object, &all, NULL, NULL, NULL), 0);
 	assert_int_equal(all.bytes, strlen("a(1) "));
@@ -218,8 +226,10 @@ TEST(a_link_in_the_store_is_not_followed)
 	put_dir(s.fd, "store/m");
 	assert_int_equal(symlinkat("../../outside/f", s.fd, "store/m/link"), 0);
 	assert_int_equal(symlinkat("../outside", s.fd, "store/dir"), 0);
-	assert_int_equal(warm_store_get(store, "m/link", 0, 6, take, &got, NULL, NULL), WARM_CORRUPT);
-	assert_int_equal(warm_store_get(store, "dir/f", 0, 6, take, &got, NULL, NULL), WARM_CORRUPT);
+	assert_int_equal(warm_store_get(store, "m/link", 0, 6, take, &got, NULL, NULL),
+			 WARM_CORRUPT);
+	assert_int_equal(warm_store_get(store, "dir/f", 0, 6, take, &got, NULL, NULL),
+			 WARM_CORRUPT);
 	assert_int_not_equal(put(&s, store, "dir/g", "1"), 0);
 	assert_false(is_there(s.fd, "outside/g"));
 	warm_buf_release(&got);
@@ -237,7 +247,8 @@ TEST(a_canceled_call_says_so)
 
 	assert_int_equal(put(&s, store, "a", "1"), 0);
 	assert_int_equal(warm_store_get(store, "a", 0, 1, take, &got, &call, &err), WARM_CANCELED);
-	assert_int_equal(warm_store_list(store, "", name_object, &got, NULL, &call, &err), WARM_CANCELED);
+	assert_int_equal(warm_store_list(store, "", name_object, &got, NULL, &call, &err),
+			 WARM_CANCELED);
 	scope_close int fd = openat(s.fd, "source", O_RDONLY | O_CLOEXEC);
 	assert_int_equal(warm_store_put(store, "b", fd, 1, &call, &err), WARM_CANCELED);
 	assert_int_equal(got.bytes, 0);

@@ -64,7 +64,8 @@ TEST(a_frame_with_a_flipped_bit_is_never_decoded)
 		struct warm_error err = { 0 };
 		const uint8_t *got = NULL;
 		f.packed[bit / 8] ^= (uint8_t)(1 << bit % 8);
-		assert_int_equal(warm_unpack_frame(u, &f.index, 0, f.packed, &got, &err), WARM_CORRUPT);
+		assert_int_equal(warm_unpack_frame(u, &f.index, 0, f.packed, &got, &err),
+				 WARM_CORRUPT);
 		assert_non_null(strstr(err.msg, "doesn't match its digest"));
 		assert_null(got);
 		f.packed[bit / 8] ^= (uint8_t)(1 << bit % 8);
@@ -166,8 +167,8 @@ TEST(parts_of_a_file_are_written_in_any_order)
 		for (size_t k = 0; k < 3; k++) {
 			size_t frame = orders[i][k];
 			assert_int_equal(warm_unpack_write(s.fd, path, &x, frame, &file,
-							   raw + three[frame].raw_offset, 7000000000,
-							   NULL),
+							   raw + three[frame].raw_offset,
+							   7000000000, NULL),
 					 0);
 		}
 		assert_int_equal(warm_unpack_settle(s.fd, path, &file, 7000000000, NULL), 0);
@@ -222,8 +223,10 @@ TEST(a_link_in_the_way_is_refused_and_its_target_untouched)
 	assert_int_equal(symlinkat("../outside", in, "dir"), 0);
 	assert_int_equal(symlinkat("../outside/new", in, "dangling"), 0);
 	assert_int_equal(warm_unpack_write(in, "link", &x, 0, &file, raw, 1, NULL), WARM_CORRUPT);
-	assert_int_equal(warm_unpack_write(in, "dir/target", &x, 0, &file, raw, 1, NULL), WARM_CORRUPT);
-	assert_int_equal(warm_unpack_write(in, "dangling", &x, 0, &file, raw, 1, NULL), WARM_CORRUPT);
+	assert_int_equal(warm_unpack_write(in, "dir/target", &x, 0, &file, raw, 1, NULL),
+			 WARM_CORRUPT);
+	assert_int_equal(warm_unpack_write(in, "dangling", &x, 0, &file, raw, 1, NULL),
+			 WARM_CORRUPT);
 	assert_int_equal(warm_unpack_settle(in, "link", &file, 1, NULL), WARM_CORRUPT);
 	assert_file(s.fd, "outside/target", "mine");
 	assert_false(is_there(s.fd, "outside/new"));
@@ -238,7 +241,8 @@ TEST(a_missing_directory_is_not_found)
 	struct warm_file file = { "f", 10, 0, 1, 0 };
 	uint8_t raw[100] = { 0 };
 
-	assert_int_equal(warm_unpack_write(s.fd, "no/f", &x, 0, &file, raw, 1, NULL), WARM_NOT_FOUND);
+	assert_int_equal(warm_unpack_write(s.fd, "no/f", &x, 0, &file, raw, 1, NULL),
+			 WARM_NOT_FOUND);
 	scratch_close(&s);
 }
 

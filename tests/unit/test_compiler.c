@@ -1,0 +1,612 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* With a real NVRTC: WARM_NVRTC_LIBRARY names it and WARM_NVRTC_HELPER the helper. */
+#include "tests/support/scratch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <time.h>
+
+#include "warmcache/compiler.h"
+
+static const char plain[] = "extern \"C\" __global__ void k(float *a) { a[threadIdx.x] += 1; }\n";
+static const char *const arch[] = { "-arch=sm_90" };
+
+struct bench {
+	struct scratch s;
+	struct warm_compiler *c;
+	struct warm_compiler_error err;
+	char cache[300], inc[300], option[320], helper[1024];
+};
+
+static bool lacking(void)
+{
+	const char *library = getenv("WARM_NVRTC_LIBRARY"), *helper = getenv("WARM_NVRTC_HELPER");
+
+	return library == NULL || library[0] == '\0' || helper == NULL || helper[0] == '\0';
+}
+#define NEEDS_NVRTC()  \
+	if (lacking()) \
+	skip()
+
+static void reopen(struct bench *b, int mode)
+{
+	struct warm_compiler_options o = WARM_COMPILER_OPTIONS_INIT;
+
+	warm_compiler_close(b->c);
+	b->c = NULL;
+	o.cache_dir = b->cache;
+	o.mode = mode;
+	if (b->helper[0] != '\0')
+		o.helper = b->helper;
+	if (warm_compiler_open(&o, &b->c, &b->err) != 0)
+		fail_msg("%s", b->err.message);
+}
+
+static struct bench open_bench(void)
+{
+	struct bench b = { .s = scratch_open(), .err = WARM_COMPILER_ERROR_INIT };
+
+	snprintf(b.cache, sizeof(b.cache), "%s/cache", b.s.path);
+	snprintf(b.inc, sizeof(b.inc), "%s/inc", b.s.path);
+	snprintf(b.option, sizeof(b.option), "-I%s", b.inc);
+	put_dir(b.s.fd, "cache");
+	put_dir(b.s.fd, "inc");
+	reopen(&b, WARM_MODE_TRACED);
+	return b;
+}
+
+static void close_bench(struct bench *b)
+{
+	warm_compiler_close(b->c);
+	warm_compiler_error_release(&b->err);
+	(void)shell("chmod -R u+rwX %s", b->s.path);
+	scratch_close(&b->s);
+}
+
+static struct warm_compile_program program_of(const char *source)
+{
+	return (struct warm_compile_program){
+		.source = source,
+		.source_bytes = strlen(source),
+		.name = "k.cu",
+		.options = arch,
+		.n_options = 1,
+	};
+}
+
+static struct warm_compile_result *compile_as(struct bench *b, const struct warm_compile_program *p,
+					      enum warm_compile_source want)
+{
+	struct warm_compile_result *r = NULL;
+
+	if (warm_compiler_compile(b->c, p, &r, &b->err) != 0)
+		fail_msg("%s\n%s", b->err.message, b->err.log != NULL ? b->err.log : "");
+	if (warm_compile_result_source(r) != want)
+		fail_msg("wanted source %d, got %d: %s", (int)want,
+			 (int)warm_compile_result_source(r), warm_compile_result_reason(r));
+	return r;
+}
+
+static void expect(struct bench *b, const struct warm_compile_program *p,
+		   enum warm_compile_source want)
+{
+	warm_compile_result_free(compile_as(b, p, want));
+}
+
+static void assert_same(const struct warm_compile_result *x, const struct warm_compile_result *y)
+{
+	for (int kind = WARM_OUTPUT_PTX; kind <= WARM_OUTPUT_OPTIXIR; kind++) {
+		size_t n = 0, m = 0;
+		const void *a = warm_compile_result_output(x, (enum warm_output)kind, &n);
+		const void *b = warm_compile_result_output(y, (enum warm_output)kind, &m);
+		assert_int_equal(n, m);
+		if (n > 0)
+			assert_memory_equal(a, b, n);
+	}
+	assert_string_equal(warm_compile_result_log(x), warm_compile_result_log(y));
+	assert_string_equal(warm_compile_result_fingerprint(x), warm_compile_result_fingerprint(y));
+}
+
+/* The one entry in the cache. */
+static char *entry_path(const struct bench *b)
+{
+	char pattern[700];
+	glob_t g, v;
+
+	snprintf(pattern, sizeof(pattern), "%s/nvrtc/v1/[0-9a-f][0-9a-f]/*", b->cache);
+	assert_int_equal(glob(pattern, 0, NULL, &g), 0);
+	assert_int_equal(g.gl_pathc, 1);
+	char *path = strdup(g.gl_pathv[0]);
+	snprintf(pattern, sizeof(pattern), "%s/*", path);
+	if (glob(pattern, 0, NULL, &v) == 0) {
+		free(path);
+		path = strdup(v.gl_pathv[0]);
+		globfree(&v);
+	}
+	globfree(&g);
+	return path;
+}
+
+TEST(a_second_call_reads_what_the_first_compiled)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	struct warm_compile_program p = program_of(plain);
+	struct warm_compiler_counters n;
+	size_t bytes = 0;
+
+	struct warm_compile_result *miss = compile_as(&b, &p, WARM_COMPILE_MISS);
+	assert_non_null(warm_compile_result_output(miss, WARM_OUTPUT_CUBIN, &bytes));
+	assert_true(bytes > 500);
+	struct warm_compile_result *hit = compile_as(&b, &p, WARM_COMPILE_HIT);
+	assert_same(miss, hit);
+	warm_compile_result_free(hit);
+	reopen(&b, WARM_MODE_TRACED); /* as another process */
+	hit = compile_as(&b, &p, WARM_COMPILE_HIT);
+	assert_same(miss, hit);
+	warm_compiler_get_counters(b.c, &n);
+	assert_int_equal(n.hits, 1);
+	assert_int_equal(n.misses, 0);
+	assert_int_equal(n.bad_entries, 0);
+	assert_true(n.bytes_read > bytes);
+	warm_compile_result_free(hit);
+	warm_compile_result_free(miss);
+	close_bench(&b);
+}
+
+TEST(each_input_makes_another_program)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	static const char *const other_arch[] = { "-arch=sm_80" };
+	static const char *const more[] = { "-arch=sm_90", "-DX=1" };
+	struct warm_compile_program p = program_of(plain);
+
+	expect(&b, &p, WARM_COMPILE_MISS);
+	p.options = other_arch;
+	expect(&b, &p, WARM_COMPILE_MISS);
+	p.options = more;
+	p.n_options = 2;
+	expect(&b, &p, WARM_COMPILE_MISS);
+	p = program_of(plain);
+	p.name = "other.cu";
+	expect(&b, &p, WARM_COMPILE_MISS);
+	p = program_of("extern \"C\" __global__ void k(float *a) { a[threadIdx.x] += 2; }\n");
+	expect(&b, &p, WARM_COMPILE_MISS);
+	p = program_of(plain);
+	expect(&b, &p, WARM_COMPILE_HIT);
+	close_bench(&b);
+}
+
+TEST(a_bad_entry_is_a_miss_and_is_replaced)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	struct warm_compile_program p = program_of(plain);
+	struct warm_compiler_counters n;
+
+	expect(&b, &p, WARM_COMPILE_MISS);
+	char *path = entry_path(&b);
+	flip_byte(path, 200);
+	expect(&b, &p, WARM_COMPILE_MISS);
+	expect(&b, &p, WARM_COMPILE_HIT);
+	assert_int_equal(truncate(path, 100), 0);
+	expect(&b, &p, WARM_COMPILE_MISS);
+	expect(&b, &p, WARM_COMPILE_HIT);
+	assert_int_equal(truncate(path, 0), 0);
+	expect(&b, &p, WARM_COMPILE_MISS);
+	expect(&b, &p, WARM_COMPILE_HIT);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(mkdir(path, 0777), 0); /* something else in its place */
+	struct warm_compile_result *r = NULL;
+	assert_int_equal(warm_compiler_compile(b.c, &p, &r, &b.err), 0);
+	assert_int_equal(warm_compile_result_source(r), WARM_COMPILE_UNSTORED);
+	warm_compile_result_free(r);
+	warm_compiler_get_counters(b.c, &n);
+	assert_true(n.bad_entries >= 3);
+	free(path);
+	close_bench(&b);
+}
+
+TEST(a_compile_error_carries_the_log_and_is_not_kept)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	struct warm_compile_program p =
+		program_of("__global__ void k() { undeclared_thing = 1; }\n");
+	struct warm_compile_result *r = NULL;
+	struct warm_compiler_counters n;
+
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(warm_compiler_compile(b.c, &p, &r, &b.err),
+				 WARM_COMPILER_COMPILE_ERROR);
+		assert_null(r);
+		assert_int_equal(b.err.status, WARM_COMPILER_COMPILE_ERROR);
+		assert_true(b.err.nvrtc_result != 0);
+		assert_non_null(b.err.log);
+		assert_non_null(strstr(b.err.log, "undeclared_thing"));
+		warm_compiler_error_release(&b.err);
+	}
+	assert_int_equal(warm_compiler_compile(b.c, &p, &r, NULL), WARM_COMPILER_COMPILE_ERROR);
+	warm_compiler_get_counters(b.c, &n);
+	assert_int_equal(n.failed, 3);
+	assert_int_equal(n.misses, 0);
+	close_bench(&b);
+}
+
+static struct warm_compile_program with_include(const struct bench *b, const char *const options[2])
+{
+	struct warm_compile_program p = program_of("#include \"a.h\"\nextern \"C\" __global__ void "
+						   "k(float *a) { a[threadIdx.x] += VALUE; }\n");
+
+	(void)b;
+	p.options = options;
+	p.n_options = 2;
+	return p;
+}
+
+TEST(a_header_that_changed_on_disk_is_never_stale)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	const char *const options[2] = { "-arch=sm_90", b.option };
+	struct warm_compile_program p = with_include(&b, options);
+
+	put_text(b.s.fd, "inc/a.h", "#define VALUE 1\n");
+	struct warm_compile_result *one = compile_as(&b, &p, WARM_COMPILE_MISS);
+	expect(&b, &p, WARM_COMPILE_HIT);
+	/* The same size and mtime: only contents and ctime tell. */
+	struct stat st = stat_of(b.s.fd, "inc/a.h");
+	put_file(b.s.fd, "inc/a.h", "#define VALUE 2\n", 16, 0644, warm_timespec_ns(st.st_mtim));
+	struct warm_compile_result *two = compile_as(&b, &p, WARM_COMPILE_MISS);
+	size_t n = 0, m = 0;
+	const void *x = warm_compile_result_output(one, WARM_OUTPUT_CUBIN, &n);
+	const void *y = warm_compile_result_output(two, WARM_OUTPUT_CUBIN, &m);
+	assert_false(n == m && memcmp(x, y, n) == 0);
+	/* Both variants live: back and forth are hits, also in another process. */
+	reopen(&b, WARM_MODE_TRACED);
+	struct warm_compile_result *again = compile_as(&b, &p, WARM_COMPILE_HIT);
+	assert_same(two, again);
+	warm_compile_result_free(again);
+	put_text(b.s.fd, "inc/a.h", "#define VALUE 1\n");
+	again = compile_as(&b, &p, WARM_COMPILE_HIT);
+	assert_same(one, again);
+	warm_compile_result_free(again);
+	warm_compile_result_free(one);
+	warm_compile_result_free(two);
+	close_bench(&b);
+}
+
+TEST(a_new_header_that_shadows_another_is_a_miss)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	char before[340];
+	snprintf(before, sizeof(before), "-I%s/before", b.s.path);
+	const char *const options[3] = { "-arch=sm_90", before, b.option };
+	struct warm_compile_program p = with_include(&b, options);
+
+	p.n_options = 3;
+	put_dir(b.s.fd, "before");
+	put_text(b.s.fd, "inc/a.h", "#define VALUE 1\n");
+	expect(&b, &p, WARM_COMPILE_MISS);
+	expect(&b, &p, WARM_COMPILE_HIT);
+	put_text(b.s.fd, "before/a.h", "#define VALUE 2\n");
+	expect(&b, &p, WARM_COMPILE_MISS);
+	assert_int_equal(unlinkat(b.s.fd, "before/a.h", 0), 0);
+	expect(&b, &p, WARM_COMPILE_HIT);
+	assert_int_equal(unlinkat(b.s.fd, "inc/a.h", 0), 0);
+	struct warm_compile_result *r = NULL;
+	assert_int_equal(warm_compiler_compile(b.c, &p, &r, &b.err), WARM_COMPILER_COMPILE_ERROR);
+	close_bench(&b);
+}
+
+TEST(in_closed_mode_only_programs_without_files_hit)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	const char *const options[2] = { "-arch=sm_90", b.option };
+	struct warm_compile_program with = with_include(&b, options), without = program_of(plain);
+
+	put_text(b.s.fd, "inc/a.h", "#define VALUE 1\n");
+	expect(&b, &with, WARM_COMPILE_MISS);
+	expect(&b, &without, WARM_COMPILE_MISS);
+	reopen(&b, WARM_MODE_CLOSED);
+	expect(&b, &without, WARM_COMPILE_HIT);
+	expect(&b, &with, WARM_COMPILE_MISS);
+	close_bench(&b);
+}
+
+TEST(at_most_so_many_variants_are_kept)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	const char *const options[2] = { "-arch=sm_90", b.option };
+	struct warm_compile_program p = with_include(&b, options);
+	char text[40];
+
+	for (int i = 0; i < 11; i++) {
+		snprintf(text, sizeof(text), "#define VALUE %d\n", 100 + i);
+		put_text(b.s.fd, "inc/a.h", text);
+		expect(&b, &p, WARM_COMPILE_MISS);
+	}
+	expect(&b, &p, WARM_COMPILE_HIT); /* the newest is there */
+	assert_int_equal(shell("test $(find %s/nvrtc -type f | wc -l) -le 8", b.cache), 0);
+	close_bench(&b);
+}
+
+TEST(a_cache_that_cannot_be_written_still_gives_results)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	struct warm_compile_program p = program_of(plain);
+
+	put_text(b.s.fd, "cache/nvrtc", "a file where a directory should be");
+	struct warm_compile_result *r = compile_as(&b, &p, WARM_COMPILE_UNSTORED);
+	assert_true(warm_compile_result_reason(r)[0] != '\0');
+	assert_non_null(warm_compile_result_output(r, WARM_OUTPUT_CUBIN, NULL));
+	warm_compile_result_free(r);
+	/* no directory at all */
+	snprintf(b.cache, sizeof(b.cache), "%s/nowhere", b.s.path);
+	reopen(&b, WARM_MODE_TRACED);
+	expect(&b, &p, WARM_COMPILE_UNSTORED);
+	struct warm_compiler_counters n;
+	warm_compiler_get_counters(b.c, &n);
+	assert_int_equal(n.misses, 1);
+	assert_int_equal(n.unstored, 1);
+	close_bench(&b);
+}
+
+TEST(without_a_helper_hits_work_and_misses_say_what_is_missing)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	struct warm_compile_program p = program_of(plain);
+	struct warm_compile_result *r = NULL;
+
+	expect(&b, &p, WARM_COMPILE_MISS);
+	snprintf(b.helper, sizeof(b.helper), "%s/no-helper", b.s.path);
+	reopen(&b, WARM_MODE_TRACED);
+	expect(&b, &p, WARM_COMPILE_HIT);
+	p.name = "other.cu";
+	assert_int_equal(warm_compiler_compile(b.c, &p, &r, &b.err), WARM_COMPILER_HELPER);
+	assert_null(r);
+	assert_non_null(strstr(b.err.message, "no-helper"));
+	close_bench(&b);
+}
+
+TEST(a_helper_that_dies_is_told)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	struct warm_compile_program p = program_of(plain);
+	struct warm_compile_result *r = NULL;
+
+	put_file(b.s.fd, "dies", "#!/bin/sh\nexit 3\n", 17, 0755, 0);
+	snprintf(b.helper, sizeof(b.helper), "%s/dies", b.s.path);
+	reopen(&b, WARM_MODE_TRACED);
+	assert_int_equal(warm_compiler_compile(b.c, &p, &r, &b.err), WARM_COMPILER_HELPER);
+	assert_non_null(strstr(b.err.message, "dies"));
+	put_file(b.s.fd, "killed", "#!/bin/sh\nkill -9 $$\n", 21, 0755, 0);
+	snprintf(b.helper, sizeof(b.helper), "%s/killed", b.s.path);
+	reopen(&b, WARM_MODE_TRACED);
+	assert_int_equal(warm_compiler_compile(b.c, &p, &r, &b.err), WARM_COMPILER_HELPER);
+	assert_non_null(strstr(b.err.message, "signal 9"));
+	close_bench(&b);
+}
+
+TEST(a_program_that_tells_the_time_is_not_kept)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	static const char *const sources[] = {
+		"__device__ const char t[] = __TIME__;\n",
+		"__device__ const char t[] = __DATE__;\n",
+		"#define NOW __TIME__\n__device__ const char t[] = NOW;\n",
+	};
+
+	for (size_t i = 0; i < COUNT(sources); i++) {
+		struct warm_compile_program p = program_of(sources[i]);
+		struct warm_compile_result *r = compile_as(&b, &p, WARM_COMPILE_UNCACHEABLE);
+		assert_true(warm_compile_result_reason(r)[0] != '\0');
+		warm_compile_result_free(r);
+		expect(&b, &p, WARM_COMPILE_UNCACHEABLE);
+	}
+	close_bench(&b);
+}
+
+TEST(a_header_on_disk_that_tells_the_time_is_not_kept_either)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	const char *const options[2] = { "-arch=sm_90", b.option };
+	struct warm_compile_program p =
+		program_of("#include \"now.h\"\n__device__ const char t[] = NOW;\n");
+
+	p.options = options;
+	p.n_options = 2;
+	put_text(b.s.fd, "inc/now.h", "#define NOW __TIME__\n");
+	expect(&b, &p, WARM_COMPILE_UNCACHEABLE);
+	close_bench(&b);
+}
+
+TEST(headers_in_memory_are_part_of_the_program)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	struct warm_header header = { "a.h", "#define VALUE 1\n", 16 };
+	struct warm_compile_program p = program_of("#include \"a.h\"\nextern \"C\" __global__ void "
+						   "k(float *a) { a[threadIdx.x] += VALUE; }\n");
+
+	p.headers = &header;
+	p.n_headers = 1;
+	expect(&b, &p, WARM_COMPILE_MISS);
+	expect(&b, &p, WARM_COMPILE_HIT);
+	header.source = "#define VALUE 2\n";
+	expect(&b, &p, WARM_COMPILE_MISS);
+	header.source = "#define VALUE 1\n";
+	expect(&b, &p, WARM_COMPILE_HIT);
+	close_bench(&b);
+}
+
+TEST(name_expressions_have_their_lowered_names)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	static const char *const names[] = { "k<int>", "k<float>" };
+	struct warm_compile_program p = program_of(
+		"template <typename T> __global__ void k(T *a) { a[threadIdx.x] += 1; }\n");
+
+	p.name_expressions = names;
+	p.n_name_expressions = 2;
+	struct warm_compile_result *miss = compile_as(&b, &p, WARM_COMPILE_MISS);
+	struct warm_compile_result *hit = compile_as(&b, &p, WARM_COMPILE_HIT);
+	for (size_t i = 0; i < 2; i++) {
+		const char *lowered = warm_compile_result_lowered_name(miss, names[i]);
+		assert_non_null(lowered);
+		assert_true(strncmp(lowered, "_Z1kI", 5) == 0);
+		assert_string_equal(warm_compile_result_lowered_name(hit, names[i]), lowered);
+	}
+	assert_null(warm_compile_result_lowered_name(hit, "k<double>"));
+	warm_compile_result_free(miss);
+	warm_compile_result_free(hit);
+	p.n_name_expressions = 1;
+	expect(&b, &p, WARM_COMPILE_MISS);
+	close_bench(&b);
+}
+
+TEST(variables_that_nvrtc_obeys_are_part_of_the_program)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	struct warm_compile_program p = program_of(plain);
+
+	expect(&b, &p, WARM_COMPILE_MISS);
+	setenv("NVRTC_APPEND_FLAGS", "-lineinfo", 1);
+	expect(&b, &p, WARM_COMPILE_MISS);
+	unsetenv("NVRTC_APPEND_FLAGS");
+	expect(&b, &p, WARM_COMPILE_HIT);
+	close_bench(&b);
+}
+
+TEST(many_programs_are_compiled_and_one_that_fails_stops_no_other)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	char source[3][120];
+	struct warm_compile_program p[3];
+	struct warm_compile_result *r[3];
+	struct warm_compiler_error errors[3];
+
+	for (int i = 0; i < 3; i++) {
+		snprintf(source[i], sizeof(source[i]),
+			 "__global__ void k%d(float *a) { a[0] = %s; }\n", i,
+			 i == 1 ? "wrong" : "1");
+		p[i] = program_of(source[i]);
+	}
+	assert_int_equal(warm_compiler_compile_many(b.c, p, 3, r, errors, NULL, NULL),
+			 WARM_COMPILER_COMPILE_ERROR);
+	for (int i = 0; i < 3; i++) {
+		assert_true((r[i] == NULL) == (i == 1));
+		assert_true((errors[i].status != 0) == (i == 1));
+		warm_compile_result_free(r[i]);
+		warm_compiler_error_release(&errors[i]);
+	}
+	close_bench(&b);
+}
+
+TEST(senseless_arguments_are_refused_by_name)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	struct warm_compile_program p = program_of(plain);
+	struct warm_compile_result *r = NULL;
+	static const char *const with_null[] = { NULL };
+	struct warm_header header = { NULL, "x", 1 };
+
+	assert_int_equal(warm_compiler_compile(NULL, &p, &r, &b.err), WARM_COMPILER_INVALID);
+	assert_non_null(strstr(b.err.message, "compiler"));
+	assert_int_equal(warm_compiler_compile(b.c, NULL, &r, &b.err), WARM_COMPILER_INVALID);
+	assert_int_equal(warm_compiler_compile(b.c, &p, NULL, &b.err), WARM_COMPILER_INVALID);
+	assert_int_equal(warm_compiler_compile(b.c, &p, NULL, NULL), WARM_COMPILER_INVALID);
+	p.source = NULL;
+	assert_int_equal(warm_compiler_compile(b.c, &p, &r, &b.err), WARM_COMPILER_INVALID);
+	assert_non_null(strstr(b.err.message, "source"));
+	p = program_of(plain);
+	p.options = NULL;
+	assert_int_equal(warm_compiler_compile(b.c, &p, &r, &b.err), WARM_COMPILER_INVALID);
+	p.options = with_null;
+	assert_int_equal(warm_compiler_compile(b.c, &p, &r, &b.err), WARM_COMPILER_INVALID);
+	p = program_of(plain);
+	p.headers = &header;
+	p.n_headers = 1;
+	assert_int_equal(warm_compiler_compile(b.c, &p, &r, &b.err), WARM_COMPILER_INVALID);
+	p = program_of(plain);
+	p.name_expressions = with_null;
+	p.n_name_expressions = 1;
+	assert_int_equal(warm_compiler_compile(b.c, &p, &r, &b.err), WARM_COMPILER_INVALID);
+	p = program_of("a\0b");
+	p.source_bytes = 3;
+	assert_int_equal(warm_compiler_compile(b.c, &p, &r, &b.err), WARM_COMPILER_INVALID);
+	assert_null(r);
+	close_bench(&b);
+}
+
+TEST(opening_refuses_what_makes_no_sense)
+{
+	struct warm_compiler_options o = WARM_COMPILER_OPTIONS_INIT;
+	struct warm_compiler *c = NULL;
+	struct warm_compiler_error e = WARM_COMPILER_ERROR_INIT;
+
+	assert_int_equal(warm_compiler_open(&o, NULL, &e), WARM_COMPILER_INVALID);
+	o.size = 0;
+	assert_int_equal(warm_compiler_open(&o, &c, &e), WARM_COMPILER_INVALID);
+	o.size = sizeof(o) + 8;
+	assert_int_equal(warm_compiler_open(&o, &c, &e), WARM_COMPILER_INVALID);
+	o = (struct warm_compiler_options)WARM_COMPILER_OPTIONS_INIT;
+	o.mode = 7;
+	assert_int_equal(warm_compiler_open(&o, &c, &e), WARM_COMPILER_INVALID);
+	o.mode = 0;
+	o.nvrtc_library = "/nowhere/libnvrtc.so.13";
+	assert_int_equal(warm_compiler_open(&o, &c, &e), WARM_COMPILER_NO_NVRTC);
+	assert_non_null(strstr(e.message, "/nowhere/libnvrtc.so.13"));
+	assert_null(c);
+	o.nvrtc_library = "/etc/passwd";
+	assert_int_equal(warm_compiler_open(&o, &c, NULL), WARM_COMPILER_NO_NVRTC);
+	warm_compiler_close(NULL);
+	warm_compile_result_free(NULL);
+	warm_compiler_error_release(NULL);
+	warm_compiler_error_release(&e);
+	assert_string_not_equal(warm_compiler_version(), "");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_second_call_reads_what_the_first_compiled),
+		cmocka_unit_test(each_input_makes_another_program),
+		cmocka_unit_test(a_bad_entry_is_a_miss_and_is_replaced),
+		cmocka_unit_test(a_compile_error_carries_the_log_and_is_not_kept),
+		cmocka_unit_test(a_header_that_changed_on_disk_is_never_stale),
+		cmocka_unit_test(a_new_header_that_shadows_another_is_a_miss),
+		cmocka_unit_test(in_closed_mode_only_programs_without_files_hit),
+		cmocka_unit_test(at_most_so_many_variants_are_kept),
+		cmocka_unit_test(a_cache_that_cannot_be_written_still_gives_results),
+		cmocka_unit_test(without_a_helper_hits_work_and_misses_say_what_is_missing),
+		cmocka_unit_test(a_helper_that_dies_is_told),
+		cmocka_unit_test(a_program_that_tells_the_time_is_not_kept),
+		cmocka_unit_test(a_header_on_disk_that_tells_the_time_is_not_kept_either),
+		cmocka_unit_test(headers_in_memory_are_part_of_the_program),
+		cmocka_unit_test(name_expressions_have_their_lowered_names),
+		cmocka_unit_test(variables_that_nvrtc_obeys_are_part_of_the_program),
+		cmocka_unit_test(many_programs_are_compiled_and_one_that_fails_stops_no_other),
+		cmocka_unit_test(senseless_arguments_are_refused_by_name),
+		cmocka_unit_test(opening_refuses_what_makes_no_sense),
+	};
+
+	if (lacking())
+		print_message("# note: WARM_NVRTC_LIBRARY and WARM_NVRTC_HELPER are not set; most "
+			      "is skipped\n");
+	return RUN(tests);
+}
