@@ -318,8 +318,9 @@ static void set_from_env(const struct warm_option *o, const char *text, struct w
 		}
 		return;
 	}
-	char *copy = strdup(text); /* lives as long as the program, as the values do */
+	char *copy = strdup(text);
 	char *save = NULL;
+	((struct warm_option_list *)o->value)->from_env = copy;
 	if (copy == NULL) {
 		(void)warm_error_nomem(first, strlen(text));
 		return;
@@ -403,7 +404,9 @@ int warm_options_parse(const struct warm_program *program, int argc, char **argv
 		if (c == 0)
 			continue;
 		if (c == ':' || c == '?') {
-			const char *what = argv[optind - 1];
+			char bundled[3] = { '-', (char)optopt, '\0' };
+			/* Inside a bundle of short flags optind still points before it. */
+			const char *what = optopt > 0 && optopt < 1000 ? bundled : argv[optind - 1];
 			(void)warm_error_set(&one, WARM_INVALID,
 					     c == ':' ? "%.64s: needs a value"
 						      : "%.64s: unknown or ambiguous flag",

@@ -32,6 +32,7 @@ enum warm_option_kind {
 struct warm_option_list {
 	const char *items[WARM_OPTION_LIST_MAX];
 	size_t n;
+	char *from_env; /* what items of a variable point into; lives as long as the program */
 };
 
 struct warm_option {

@@ -358,8 +358,12 @@ int warm_index_parse_raw(const void *raw, size_t raw_bytes, uint64_t frames_byte
 	index->covered = take_array(&r, 9, sizeof(*index->covered), &index->n_covered, err);
 	if (index->covered == NULL)
 		return WARM_NO_MEMORY;
-	for (size_t i = 0; i < index->n_covered; i++)
+	for (size_t i = 0; i < index->n_covered; i++) {
 		index->covered[i] = take_id(&r);
+		if (!r.bad && warm_id_compare(index->covered[i], index->id) >= 0)
+			return warm_error_set(err, WARM_CORRUPT,
+					      "it covers a layer that isn't older than itself");
+	}
 	int rc = parse_frames(&r, index, err);
 	if (rc == 0 && !r.bad)
 		rc = parse_groups(&r, index, &arena, err);

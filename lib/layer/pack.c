@@ -546,6 +546,8 @@ static int is_full(struct warm_pack *pack, bool *ret_full, struct warm_error *er
 int warm_pack_add(struct warm_pack *pack, const struct warm_pack_group *group,
 		  const struct warm_call *call, struct warm_error *err)
 {
+	if (group->n_files == 0)
+		return warm_error_set(err, WARM_INVALID, "group %.100s has no files", group->name);
 	struct mark mark = {
 		.n_frames = frames_sent(pack),
 		.raw_used = pack->slots[pack->head].raw_used,

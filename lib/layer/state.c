@@ -60,6 +60,8 @@ static int compare_name_age(const void *a_p, const void *b_p, void *layers)
 	return c != 0 ? c : compare_age(a, b, layers);
 }
 
+enum { MAX_CONFLICTS = 1 << 20 };
+
 struct conflict {
 	uint32_t newer, older; /* places in `live` */
 };
@@ -73,6 +75,9 @@ struct conflicts {
 
 static int add_conflict(struct conflicts *c, uint32_t a, uint32_t b, struct warm_error *err)
 {
+	if (c->n == MAX_CONFLICTS)
+		return warm_error_set(err, WARM_LIMIT, "over %d conflicts of groups over paths",
+				      MAX_CONFLICTS);
 	if (c->n == c->capacity) {
 		size_t capacity = c->capacity == 0 ? 64 : 2 * c->capacity;
 		struct conflict *list = realloc(c->list, capacity * sizeof(*list));

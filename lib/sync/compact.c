@@ -150,8 +150,7 @@ static int put_id(struct warm_id **ids, size_t *n, struct warm_id id, struct war
 	return 0;
 }
 
-/* All that the base covers. A covered id that no layer of the LIST has any more was deleted: its
- * own base stood there for an hour, so it needs no mention. */
+/* All that the base covers: the layers folded, and what those among them that are bases cover. */
 static int cover_ids(struct compaction *c, struct warm_id **ids, size_t *n, struct warm_error *err)
 {
 	for (size_t i = 0; i < c->catalog.n_layers; i++) {
@@ -298,7 +297,7 @@ static int run(struct compaction *c, struct warm_error *err)
 		rc = warm_catalog_read(&c->catalog, c->o->store, c->o->notices, c->call, err);
 	c->report->bad = c->catalog.refused;
 	for (size_t bad = SIZE_MAX;
-	     rc == 0 && count_uncovered(c) >= least && bad != c->report->bad;) {
+	     rc == 0 && c->catalog.n_layers >= least && bad != c->report->bad;) {
 		/* A base that turns out bad uncovers others: until all that counts is verified. */
 		bad = c->report->bad;
 		rc = verify_layers(c, is_uncovered, err);

@@ -34,7 +34,7 @@ struct warm_publisher {
 	bool atime_moves; /* reads leave a trace on this mount */
 	bool asked_store; /* once since the start */
 	size_t skipped_told;
-	bool crash_told;
+	int64_t trusted_since_ns; /* groups that changed before are not published; 0: all are */
 	struct warm_catalog catalog;
 	struct sighting *sightings;
 	size_t n_sightings, sightings_capacity;
@@ -256,14 +256,25 @@ static bool same_as_ledger(const struct warm_scan *scan, const struct warm_scan_
 	return l->n_files == g->n_files;
 }
 
+static const struct warm_ledger_file *file_of(const struct warm_ledger_group *l, const char *path)
+{
+	for (size_t i = 0; i < l->n_files; i++)
+		if (strcmp(l->files[i].path, path) == 0)
+			return &l->files[i];
+	return NULL;
+}
+
 static bool was_opened(const struct warm_publisher *p, const struct warm_scan *scan,
 		       const struct warm_scan_group *g, const struct warm_ledger_group *l)
 {
 	if (!p->atime_moves)
 		return true;
-	for (size_t i = 0; i < g->n_files && i < l->n_files; i++)
-		if (scan->files[g->first_file + i].atime_ns > l->files[i].atime_ns)
+	for (size_t i = 0; i < g->n_files; i++) {
+		const struct warm_scan_file *f = &scan->files[g->first_file + i];
+		const struct warm_ledger_file *known = file_of(l, f->path);
+		if (known != NULL && f->atime_ns > known->atime_ns)
 			return true;
+	}
 	return false;
 }
 
@@ -334,7 +345,6 @@ struct round {
 	struct candidate *candidates;
 	size_t n_candidates;
 	struct warm_id last_id;
-	int64_t trusted_since_ns; /* groups that changed before are not published; 0: all are */
 	/* the layer that is being packed */
 	int spool_fd;
 	struct warm_pack *pack;
@@ -382,7 +392,7 @@ static int collect(struct round *r, struct warm_error *err)
 		if (standing == LEFT ||
 		    (self_keyed_only && (g->flags & WARM_GROUP_SELF_KEYED) == 0))
 			continue;
-		if (g->holes || g->changed_ns < r->trusted_since_ns) {
+		if (g->holes || g->changed_ns < p->trusted_since_ns) {
 			report->withheld++;
 			continue;
 		}
@@ -514,12 +524,14 @@ static int note_published(struct round *r, struct warm_id id, struct warm_error 
 			return warm_error_nomem(err, g->n_files * sizeof(*files));
 		for (size_t k = 0; k < g->n_files; k++) {
 			const struct warm_scan_file *f = &r->scan.files[g->first_file + k];
-			bool restored = old != NULL && k < old->n_files &&
-					(old->flags & WARM_LEDGER_RESTORED) != 0;
+			const struct warm_ledger_file *known =
+				old != NULL && (old->flags & WARM_LEDGER_RESTORED) != 0
+					? file_of(old, f->path)
+					: NULL;
 			files[k] = (struct warm_ledger_file){ (char *)(uintptr_t)f->path,
 							      f->seen.size, f->seen.mtime_ns,
-							      restored ? old->files[k].atime_ns
-								       : f->atime_ns };
+							      known != NULL ? known->atime_ns
+									    : f->atime_ns };
 		}
 		struct warm_ledger_group entry = {
 			.name = (char *)(uintptr_t)g->name,
@@ -655,11 +667,10 @@ static int check_volume(const struct warm_publisher *p, struct warm_error *err)
 	return 0;
 }
 
-/* A ledger of another boot, or a torn one, means a crash of the node since: what was written
- * before this boot may have lost its bytes, and is not published until it changes. */
+/* A ledger of another boot, or a torn one, means a crash of the node since: what is there may have
+ * lost its bytes, and is not published until it changes. */
 static int load_ledger(struct round *r, struct warm_error *err)
 {
-	struct timespec since_boot;
 	int rc = warm_ledger_load(&r->ledger, r->p->volume_fd, err);
 
 	if (rc == WARM_NOT_FOUND)
@@ -668,13 +679,12 @@ static int load_ledger(struct round *r, struct warm_error *err)
 		return rc;
 	if (rc == 0 && warm_ledger_of_this_boot(&r->ledger))
 		return 0;
-	clock_gettime(CLOCK_BOOTTIME, &since_boot);
-	r->trusted_since_ns = warm_clock_wall_ms() * 1000000 - warm_timespec_ns(since_boot);
-	if (!r->p->crash_told)
+	if (r->p->trusted_since_ns == 0) {
+		r->p->trusted_since_ns = warm_clock_wall_ms() * 1000000;
 		warm_notice(r->p->o.notices, "node-restarted",
 			    "the node was restarted since the volume was filled: what is from "
 			    "before is not published");
-	r->p->crash_told = true;
+	}
 	return 0;
 }
 
@@ -721,6 +731,9 @@ static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 	for (size_t i = 0; i < r->n_candidates; i++)
 		total += r->candidates[i].group->bytes;
 	for (size_t i = 0; rc == 0 && i < r->n_candidates; i++) {
+		/* All others changed under us: then mutable ones wait too. */
+		if (r->candidates[i].mutable && r->report->groups + r->n_packed == 0)
+			break;
 		rc = pack_one(r, &r->candidates[i], err);
 		done += r->candidates[i].group->bytes;
 		if (p->o.progress != NULL)

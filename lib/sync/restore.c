@@ -183,15 +183,30 @@ static bool is_mutable(const struct wanted *w)
 	return (w->group->flags & WARM_GROUP_MUTABLE) != 0;
 }
 
-static void want(struct restore *r, const struct warm_catalog *catalog, uint32_t layer,
-		 const struct warm_group *g, bool fallback)
+static void want(struct restore *r, const struct warm_catalog *catalog,
+		 const struct warm_live *live, bool fallback)
 {
 	r->wanted[r->n_wanted++] = (struct wanted){
-		.group = g,
+		.group = live->group,
 		.catalog = catalog,
-		.layer = layer,
+		.layer = live->layer,
 		.fallback = fallback,
 	};
+}
+
+/* Take out of a state what is not for this CPU, mount path or lack of a version. */
+static void keep_usable(struct restore *r, struct warm_state *state, bool self_keyed_only)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < state->n_live; i++) {
+		const struct warm_group *g = state->live[i].group;
+		if (self_keyed_only && (g->flags & WARM_GROUP_SELF_KEYED) == 0)
+			continue;
+		if (usable_here(r, g))
+			state->live[kept++] = state->live[i];
+	}
+	state->n_live = kept;
 }
 
 /* The version to fall back on: the newest complete one, else the newest. */
@@ -278,6 +293,7 @@ static int choose(struct restore *r, struct warm_error *err)
 	if (rc != 0)
 		return rc;
 	r->result->complete = warm_catalog_complete(&r->own) != NULL;
+	keep_usable(r, &r->own_state, self_keyed_only);
 	if (!r->result->complete && r->o->fallback != WARM_FALLBACK_NONE &&
 	    r->o->key.version[0] != '\0') {
 		int64_t start = warm_clock_ms();
@@ -285,9 +301,6 @@ static int choose(struct restore *r, struct warm_error *err)
 		r->result->list_ms += warm_clock_ms() - start;
 		if (rc == 0 && found)
 			rc = load_catalog(r, &r->other, &other, &r->other_state, err);
-		if (rc == 0 && found)
-			rc = warm_state_subtract(&r->other_state, r->other.layers, &r->own_state,
-						 r->own.layers, err);
 		if (rc == WARM_CANCELED || rc == WARM_NO_MEMORY)
 			return rc;
 		if (rc != 0) {
@@ -296,25 +309,22 @@ static int choose(struct restore *r, struct warm_error *err)
 			found = false;
 		}
 	}
+	if (found) {
+		keep_usable(r, &r->other_state, true);
+		rc = warm_state_subtract(&r->other_state, r->other.layers, &r->own_state,
+					 r->own.layers, err);
+		if (rc != 0)
+			return rc;
+	}
 	size_t n = r->own_state.n_live + (found ? r->other_state.n_live : 0);
 	r->wanted = calloc(n + 1, sizeof(*r->wanted));
 	if (r->wanted == NULL)
 		return warm_error_nomem(err, n * sizeof(*r->wanted));
-	for (size_t i = 0; i < r->own_state.n_live; i++) {
-		const struct warm_live *l = &r->own_state.live[i];
-		if (self_keyed_only && (l->group->flags & WARM_GROUP_SELF_KEYED) == 0)
-			continue;
-		if (usable_here(r, l->group))
-			want(r, &r->own, l->layer, l->group, false);
-	}
+	for (size_t i = 0; i < r->own_state.n_live; i++)
+		want(r, &r->own, &r->own_state.live[i], false);
 	size_t own = r->n_wanted;
-	for (size_t i = 0; found && i < r->other_state.n_live; i++) {
-		const struct warm_live *l = &r->other_state.live[i];
-		if ((l->group->flags & WARM_GROUP_SELF_KEYED) == 0)
-			continue;
-		if (usable_here(r, l->group))
-			want(r, &r->other, l->layer, l->group, true);
-	}
+	for (size_t i = 0; found && i < r->other_state.n_live; i++)
+		want(r, &r->other, &r->other_state.live[i], true);
 	if (r->n_wanted > own)
 		snprintf(r->result->fallback_version, sizeof(r->result->fallback_version), "%s",
 			 other.version);

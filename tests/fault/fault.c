@@ -65,8 +65,8 @@ static const struct {
 	const char *name;
 	int os_errno;
 } classes[CLASSES] = {
-	{ "malloc", ENOMEM }, { "libmalloc", ENOMEM }, { "open", EMFILE },  { "write", ENOSPC },
-	{ "fsync", EIO },     { "rename", ENOSPC },    { "close", EIO },    { "mkdir", ENOSPC },
+	{ "malloc", ENOMEM }, { "libmalloc", ENOMEM }, { "open", EMFILE },   { "write", ENOSPC },
+	{ "fsync", EIO },     { "rename", ENOSPC },    { "close", EIO },     { "mkdir", ENOSPC },
 	{ "unlink", EIO },    { "poll", ENOMEM },      { "thread", EAGAIN }, { "any", EIO },
 	{ "fs", ENOSPC },
 };
@@ -94,12 +94,12 @@ void *__libc_malloc(size_t bytes);
 void *__libc_calloc(size_t n, size_t bytes);
 void *__libc_realloc(void *old, size_t bytes);
 
-#define REAL(name)                                                            \
-	static __typeof__(&name) real;                                        \
-	__typeof__(&name) real_##name = __atomic_load_n(&real, __ATOMIC_RELAXED); \
-	if (real_##name == NULL) {                                            \
+#define REAL(name)                                                                   \
+	static __typeof__(&name) real;                                               \
+	__typeof__(&name) real_##name = __atomic_load_n(&real, __ATOMIC_RELAXED);    \
+	if (real_##name == NULL) {                                                   \
 		real_##name = (__typeof__(&name))(uintptr_t)dlsym(RTLD_NEXT, #name); \
-		__atomic_store_n(&real, real_##name, __ATOMIC_RELAXED);       \
+		__atomic_store_n(&real, real_##name, __ATOMIC_RELAXED);              \
 	}
 
 static long raw(long number, long a, long b, long c, long d, long e)
@@ -193,11 +193,10 @@ static bool is_file(int fd)
 
 /* ---- start and end ---- */
 
-static enum class class_of(const char *name, size_t n)
-{
-	for (int c = 0; c < CLASSES; c++)
-		if (strlen(classes[c].name) == n && memcmp(classes[c].name, name, n) == 0)
-			return (enum class)c;
+static enum class class_of(const char *name, size_t n) {
+	for (int c = 0; c < CLASSES;
+	     c++) if (strlen(classes[c].name) == n &&
+		      memcmp(classes[c].name, name, n) == 0) return (enum class)c;
 	return CLASSES;
 }
 
@@ -207,8 +206,9 @@ static void take_directive(const char *text, size_t n)
 		const char *name;
 		bool *flag;
 	} flags[] = {
-		{ "noopenat2", &no_openat2 }, { "norename2", &no_rename2 }, { "nolease", &no_lease },
-		{ "slowlease", &slow_lease }, { "short", &short_writes },
+		{ "noopenat2", &no_openat2 }, { "norename2", &no_rename2 },
+		{ "nolease", &no_lease },     { "slowlease", &slow_lease },
+		{ "short", &short_writes },
 	};
 	const char *colon = memchr(text, ':', n);
 
@@ -321,8 +321,8 @@ static int take_library(struct dl_phdr_info *info, size_t bytes, void *arg)
 		if (info->dlpi_phdr[i].p_type == PT_LOAD &&
 		    (info->dlpi_phdr[i].p_flags & PF_X) != 0) {
 			library_code[n_ranges].start = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
-			library_code[n_ranges].end =
-				library_code[n_ranges].start + info->dlpi_phdr[i].p_memsz;
+			library_code[n_ranges].end = library_code[n_ranges].start +
+						     info->dlpi_phdr[i].p_memsz;
 			n_ranges++;
 		}
 	return 0;
@@ -379,13 +379,13 @@ static long do_open(int dir_fd, const char *path, int flags, mode_t mode)
 	return raw(SYS_openat, dir_fd, (long)(uintptr_t)path, flags, mode, 0);
 }
 
-#define TAKE_MODE(last)                                                       \
-	mode_t mode = 0;                                                      \
-	if ((flags & O_CREAT) != 0 || (flags & O_TMPFILE) == O_TMPFILE) {     \
-		va_list ap;                                                   \
-		va_start(ap, last);                                           \
-		mode = va_arg(ap, mode_t);                                    \
-		va_end(ap);                                                   \
+#define TAKE_MODE(last)                                                   \
+	mode_t mode = 0;                                                  \
+	if ((flags & O_CREAT) != 0 || (flags & O_TMPFILE) == O_TMPFILE) { \
+		va_list ap;                                               \
+		va_start(ap, last);                                       \
+		mode = va_arg(ap, mode_t);                                \
+		va_end(ap);                                               \
 	}
 
 EXPORT int open(const char *path, int flags, ...)
@@ -541,7 +541,8 @@ EXPORT int renameat(int from_fd, const char *from, int to_fd, const char *to)
 {
 	if (faulted(RENAME, true, true))
 		return -1;
-	return (int)raw(SYS_renameat2, from_fd, (long)(uintptr_t)from, to_fd, (long)(uintptr_t)to, 0);
+	return (int)raw(SYS_renameat2, from_fd, (long)(uintptr_t)from, to_fd, (long)(uintptr_t)to,
+			0);
 }
 
 EXPORT int renameat2(int from_fd, const char *from, int to_fd, const char *to, unsigned flags)

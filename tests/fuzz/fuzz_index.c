@@ -91,7 +91,8 @@ static void parse_trailer(uint8_t *trailer, size_t bytes, uint64_t frames)
 	if (bytes < WARM_TRAILER_FIXED_BYTES)
 		return;
 	name.index_bytes = (uint32_t)(bytes - WARM_TRAILER_FIXED_BYTES);
-	if (warm_sha256(trailer + WARM_TRAILER_FIXED_BYTES, name.index_bytes, name.digest, NULL) != 0)
+	if (warm_sha256(trailer + WARM_TRAILER_FIXED_BYTES, name.index_bytes, name.digest, NULL) !=
+	    0)
 		return;
 	int rc = warm_index_parse(trailer, bytes, frames + bytes, &key, &name, &index, &err);
 	must((rc == 0) == (index != NULL));

@@ -53,7 +53,8 @@ static void check(const void *data, size_t bytes)
 	scope_ledger struct warm_ledger again = { 0 };
 	struct warm_error err = { 0 };
 
-	int fd = openat(volume_fd, WARM_LEDGER_PATH, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	int fd = openat(volume_fd, WARM_LEDGER_PATH, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC,
+			0666);
 	if (fd < 0)
 		return;
 	bool written = write(fd, data, bytes) == (ssize_t)bytes;

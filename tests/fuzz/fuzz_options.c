@@ -53,7 +53,8 @@ static void try_options(const char *text)
 static void try_key(const char *text)
 {
 	struct warm_key key, parsed_key;
-	struct warm_layer_name name = { .kind = WARM_BASE, .id = { 5, 6 }, .index_bytes = 7 }, parsed;
+	struct warm_layer_name name = { .kind = WARM_BASE, .id = { 5, 6 }, .index_bytes = 7 },
+			       parsed;
 	char object[WARM_NAME_BYTES], prefix[WARM_NAME_BYTES], again[WARM_NAME_BYTES];
 	char id_text[WARM_ID_BYTES], key_text[3 * WARM_KEY_PART_BYTES + 3];
 	struct warm_id id;
