@@ -201,6 +201,15 @@ static const char *check_program(const struct warm_compile_program *p)
 	return NULL;
 }
 
+/* One line each; a value that holds a newline can't be told from two variables. */
+static void take_variable(struct inputs *p, const char *variable)
+{
+	for (const char *c = variable; *c != '\0'; c++)
+		if (*c == '\n')
+			return;
+	warm_buf_printf(&p->environment, "%s\n", variable);
+}
+
 static void take_environment(struct inputs *p)
 {
 	extern char **environ;
@@ -213,7 +222,7 @@ static void take_environment(struct inputs *p)
 		for (size_t i = 0; warm_nvrtc_environment[i] != NULL; i++)
 			if (strlen(warm_nvrtc_environment[i]) == n &&
 			    memcmp(*e, warm_nvrtc_environment[i], n) == 0)
-				warm_buf_printf(&p->environment, "%s\n", *e);
+				take_variable(p, *e);
 	}
 }
 
@@ -466,7 +475,8 @@ static int ask_helper(struct warm_compiler *c, const struct warm_compile_program
 		.n_headers = program->n_headers,
 	};
 	warm_wire_put_request(&request, &q);
-	int rc = warm_helper_run(c->helper, &request, c->timeout_ms, ret_data, &bytes, &err);
+	int rc = warm_helper_run(c->helper, p->in.environment.data, &request, c->timeout_ms,
+				 ret_data, &bytes, &err);
 	if (rc == 0)
 		rc = warm_wire_parse_response(*ret_data, bytes, ret_response, &err);
 	if (rc == WARM_NO_MEMORY)
@@ -536,6 +546,10 @@ static int compile(struct warm_compiler *c, const struct warm_compile_program *p
 		r->source = WARM_COMPILE_UNCACHEABLE;
 		snprintf(r->reason, sizeof(r->reason), "%s", a.uncacheable.data);
 		atomic_fetch_add_explicit(&c->uncacheable, 1, memory_order_relaxed);
+	} else if (!warm_nvrtc_unchanged(&c->nvrtc)) {
+		r->source = WARM_COMPILE_UNSTORED;
+		snprintf(r->reason, sizeof(r->reason),
+			 "%.200s changed since the compiler was opened", c->nvrtc.library);
 	} else if (c->cache_fd < 0) {
 		r->source = WARM_COMPILE_UNSTORED;
 		snprintf(r->reason, sizeof(r->reason), "%s", c->no_cache_reason);

@@ -6,7 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lib/base/clock.h"
 #include "lib/base/file.h"
+
+enum { STEP_MS = 1000 };
 
 /* A file as it was when its contents were digested. */
 struct known {
@@ -144,7 +147,10 @@ static bool holds_file(struct warm_depend *d, const struct warm_kernel_dep *dep,
 			.digest = warm_hash128(data, bytes),
 			.sealed = is_sealed(d, path),
 		};
-		remember(d, path, &k);
+		/* Times move in steps: a file that changed just now may change again within one. */
+		int64_t newest = k.mtime_ns > k.ctime_ns ? k.mtime_ns : k.ctime_ns;
+		if (warm_clock_wall_ms() - newest / 1000000 > STEP_MS)
+			remember(d, path, &k);
 	}
 	return k.size == dep->size && k.digest.low == dep->digest.low &&
 	       k.digest.high == dep->digest.high;

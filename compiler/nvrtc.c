@@ -126,6 +126,19 @@ static int find_builtins(struct warm_nvrtc *n, struct warm_error *err)
 	return 0;
 }
 
+bool warm_nvrtc_unchanged(const struct warm_nvrtc *n)
+{
+	const char *const paths[2] = { n->library, n->builtins };
+	struct stat st;
+
+	for (int i = 0; i < 2; i++)
+		if (stat(paths[i], &st) != 0 || st.st_dev != n->seen[i].st_dev ||
+		    st.st_ino != n->seen[i].st_ino || st.st_size != n->seen[i].st_size ||
+		    warm_timespec_ns(st.st_mtim) != warm_timespec_ns(n->seen[i].st_mtim))
+			return false;
+	return true;
+}
+
 /* ---- search ---- */
 
 struct search {
@@ -145,6 +158,8 @@ static void try_path(struct search *s, const char *path)
 	snprintf(n.library, sizeof(n.library), "%s", real);
 	if (find_builtins(&n, &s->last) != 0 || warm_elf_identity(n.library, one, &s->last) != 0 ||
 	    warm_elf_identity(n.builtins, other, &s->last) != 0)
+		return;
+	if (stat(n.library, &n.seen[0]) != 0 || stat(n.builtins, &n.seen[1]) != 0)
 		return;
 	snprintf(n.identity, sizeof(n.identity), "%s %s", one, other);
 	*s->found = n;

@@ -13,8 +13,12 @@
 struct warm_nvrtc {
 	char library[WARM_PATH_BYTES]; /* real paths */
 	char builtins[WARM_PATH_BYTES];
-	char identity[160]; /* of both: build ids, or hashes of the files */
+	char identity[160];  /* of both: build ids, or hashes of the files */
+	struct stat seen[2]; /* library and builtins, when the identity was taken */
 };
+
+/* Whether both files are still those that were found. */
+bool warm_nvrtc_unchanged(const struct warm_nvrtc *nvrtc);
 
 /* `library` is a path or NULL to search: WARM_NVRTC_LIBRARY; a libnvrtc that is loaded in this
  * process; LD_LIBRARY_PATH; the places where CUDA is installed; the nvidia wheels of a Python

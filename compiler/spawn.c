@@ -77,20 +77,17 @@ int warm_helper_find(const char *given, char *ret_path, size_t bytes, struct war
 			      own, exe);
 }
 
-static int build_environment(char *ret_env[MAX_ENVIRONMENT], struct warm_error *err)
+static int build_environment(const char *lines, char *ret_env[MAX_ENVIRONMENT],
+			     struct warm_error *err)
 {
 	size_t n = 0;
 
-	for (size_t i = 0; warm_nvrtc_environment[i] != NULL || n == 0; i++) {
-		const char *name = warm_nvrtc_environment[i];
-		if (name == NULL)
-			break;
-		const char *value = getenv(name);
-		if (value == NULL)
-			continue;
-		if (asprintf(&ret_env[n], "%s=%s", name, value) < 0)
-			return warm_error_nomem(err, strlen(value));
-		n++;
+	while (*lines != '\0' && n + 2 < MAX_ENVIRONMENT) {
+		size_t bytes = strcspn(lines, "\n");
+		ret_env[n] = strndup(lines, bytes);
+		if (ret_env[n++] == NULL)
+			return warm_error_nomem(err, bytes);
+		lines += bytes + (lines[bytes] == '\n');
 	}
 	/* So that the builtins find libstdc++ where the image keeps it. */
 	const char *libraries = getenv("LD_LIBRARY_PATH");
@@ -99,7 +96,8 @@ static int build_environment(char *ret_env[MAX_ENVIRONMENT], struct warm_error *
 	return 0;
 }
 
-static int start(const char *helper, int fd, pid_t *ret_pid, struct warm_error *err)
+static int start(const char *helper, const char *environment, int fd, pid_t *ret_pid,
+		 struct warm_error *err)
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
@@ -107,7 +105,7 @@ static int start(const char *helper, int fd, pid_t *ret_pid, struct warm_error *
 	char *argv[] = { (char *)(uintptr_t)HELPER_NAME, NULL };
 	sigset_t none, all;
 
-	int rc = build_environment(env, err);
+	int rc = build_environment(environment, env, err);
 	posix_spawn_file_actions_init(&actions);
 	posix_spawnattr_init(&attributes);
 	sigemptyset(&none);
@@ -147,8 +145,9 @@ static int move_up(int *fd)
 	return up;
 }
 
-int warm_helper_run(const char *helper, const struct warm_buf *request, int64_t timeout_ms,
-		    uint8_t **ret_data, size_t *ret_bytes, struct warm_error *err)
+int warm_helper_run(const char *helper, const char *environment, const struct warm_buf *request,
+		    int64_t timeout_ms, uint8_t **ret_data, size_t *ret_bytes,
+		    struct warm_error *err)
 {
 	int64_t deadline = timeout_ms > 0 ? warm_clock_ms() + timeout_ms : 0;
 	int pair[2];
@@ -159,7 +158,7 @@ int warm_helper_run(const char *helper, const struct warm_buf *request, int64_t 
 	scope_close int ours = pair[0], theirs = pair[1];
 	if (move_up(&ours) < 0 || move_up(&theirs) < 0)
 		return warm_error_errno(err, errno, "dup");
-	int rc = start(helper, theirs, &pid, err);
+	int rc = start(helper, environment, theirs, &pid, err);
 	close(take_fd(&theirs));
 	if (rc != 0)
 		return rc;

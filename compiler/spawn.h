@@ -19,10 +19,13 @@ extern const char *const warm_nvrtc_environment[];
 int warm_helper_find(const char *given, char *ret_path, size_t bytes,
 		     struct warm_error *err) WARM_CHECKED;
 
-/* Send `request`, receive the answer. Errors: NOT_FOUND when the helper dies (the message says
+/* `environment` is "NAME=VALUE\n" lines, those of warm_nvrtc_environment[] that the key holds.
+ *
+ * Send `request`, receive the answer. Errors: NOT_FOUND when the helper dies (the message says
  * how); CANCELED after `timeout_ms`, the helper is killed; NO_MEMORY; IO.
  * Owns: the caller frees `*ret_data`. */
-int warm_helper_run(const char *helper, const struct warm_buf *request, int64_t timeout_ms,
-		    uint8_t **ret_data, size_t *ret_bytes, struct warm_error *err) WARM_CHECKED;
+int warm_helper_run(const char *helper, const char *environment, const struct warm_buf *request,
+		    int64_t timeout_ms, uint8_t **ret_data, size_t *ret_bytes,
+		    struct warm_error *err) WARM_CHECKED;
 
 #endif

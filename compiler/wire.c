@@ -14,21 +14,15 @@ static const uint32_t wire_magic = 0x31767277;
 
 static void put_text(struct warm_buf *out, struct warm_kernel_text t)
 {
-	warm_buf_put_uv(out, t.bytes);
-	warm_buf_put(out, t.data, t.bytes);
-	warm_buf_put_u8(out, 0);
+	warm_buf_put_text(out, t.data, t.bytes);
 }
 
 static struct warm_kernel_text take_text(struct warm_reader *r)
 {
-	uint64_t n = warm_reader_uv(r);
-	const uint8_t *p = r->bad || n >= MESSAGE_BYTES ? NULL : warm_reader_take(r, (size_t)n + 1);
+	struct warm_kernel_text t;
 
-	if (p == NULL || p[n] != 0) {
-		r->bad = true;
-		return (struct warm_kernel_text){ "", 0 };
-	}
-	return (struct warm_kernel_text){ (const char *)p, (size_t)n };
+	t.data = warm_reader_text(r, &t.bytes);
+	return t;
 }
 
 static struct warm_kernel_text *take_texts(struct warm_reader *r, size_t *ret_n)

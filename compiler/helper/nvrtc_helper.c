@@ -203,10 +203,11 @@ static bool contains(struct warm_kernel_text t, const char *word)
 	return memmem(t.data, t.bytes, word, strlen(word)) != NULL;
 }
 
-/* __FILE__, or assert(), whose expansion holds it; static_assert() does not. */
+/* __FILE__ and its kin, or assert(), whose expansion holds it; static_assert() does not. */
 static bool tells_file(struct warm_kernel_text t)
 {
-	if (contains(t, "__FILE__"))
+	if (contains(t, "__FILE__") || contains(t, "__builtin_FILE") ||
+	    contains(t, "source_location"))
 		return true;
 	const char *end = t.data + t.bytes;
 	for (const char *p = t.data; p < end; p++) {
@@ -258,12 +259,42 @@ static void check_options(struct compile *c)
 		for (size_t k = 0; k < sizeof(bad) / sizeof(bad[0]); k++)
 			if (starts_with(c->q->options[i], bad[k]))
 				uncacheable(c, "option %s", c->q->options[i].data);
+	for (size_t i = 0; i < c->q->n_options; i++)
+		if (tells_time(c->q->options[i]))
+			uncacheable(c, "option %s", c->q->options[i].data);
+	/* Flags from there are none that we have looked at. */
+	static const char *const flags[] = { "NVRTC_APPEND_FLAGS", "NVRTC_PREPEND_FLAGS" };
+	for (size_t i = 0; i < 2; i++)
+		if (getenv(flags[i]) != NULL && getenv(flags[i])[0] != '\0')
+			uncacheable(c, "%s is set", flags[i]);
 	if (tells_time(c->q->source))
 		uncacheable(c, "the source uses __TIME__, __DATE__ or __TIMESTAMP__");
 	for (size_t i = 0; i < c->q->n_headers; i++)
 		if (tells_time(c->q->headers[i].source))
 			uncacheable(c, "header %s uses __TIME__, __DATE__ or __TIMESTAMP__",
 				    c->q->headers[i].name.data);
+}
+
+/* The program's name, with its directory, in what came out: as bytes in a cubin, as a list of
+ * numbers in PTX. A macro of any header may bring it there. */
+static bool name_in_outputs(const struct compile *c)
+{
+	struct warm_kernel_text name = c->q->name;
+	scope_buf struct warm_buf list = WARM_BUF_INIT;
+
+	if (memchr(name.data, '/', name.bytes) == NULL)
+		return false;
+	for (size_t i = 0; i < name.bytes; i++)
+		warm_buf_printf(&list, "%s%u", i > 0 ? ", " : "", (unsigned char)name.data[i]);
+	if (list.failed)
+		return true;
+	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++) {
+		struct warm_kernel_text out = c->a.outputs[k];
+		if (out.bytes > 0 && (memmem(out.data, out.bytes, name.data, name.bytes) != NULL ||
+				      memmem(out.data, out.bytes, list.data, list.bytes) != NULL))
+			return true;
+	}
+	return false;
 }
 
 /* Does the program's directory get into the output? */
@@ -278,7 +309,10 @@ static bool shows_directory(const struct compile *c)
 		for (size_t k = 0; k < sizeof(options) / sizeof(options[0]); k++)
 			if (strcmp(c->q->options[i].data, options[k]) == 0)
 				return true;
-	if (tells_file(c->q->source))
+	for (size_t i = 0; i < c->q->n_options; i++)
+		if (tells_file(c->q->options[i]))
+			return true;
+	if (tells_file(c->q->source) || name_in_outputs(c))
 		return true;
 	for (size_t i = 0; i < c->q->n_headers; i++)
 		if (tells_file(c->q->headers[i].source))
@@ -286,25 +320,43 @@ static bool shows_directory(const struct compile *c)
 	return false;
 }
 
+/* The directory that option `i` names for includes (or the file, for -include); NULL: none. */
+static const char *include_path(const struct compile *c, size_t i)
+{
+	struct warm_kernel_text o = c->q->options[i];
+	const char *path = NULL;
+	const char *next = i + 1 < c->q->n_options ? c->q->options[i + 1].data : NULL;
+
+	if (starts_with(o, "-I"))
+		path = o.bytes > 2 ? o.data + 2 : next;
+	else if (contains(o, "include"))
+		path = strchr(o.data, '=') != NULL ? strchr(o.data, '=') + 1 : next;
+	while (path != NULL && (*path == ' ' || *path == '='))
+		path++;
+	return path;
+}
+
 /* Does the current directory decide which files are found? */
 static bool looks_from_cwd(const struct compile *c)
 {
 	for (size_t i = 0; i < c->q->n_options; i++) {
-		struct warm_kernel_text o = c->q->options[i];
-		const char *path = NULL;
-		if (starts_with(o, "-I"))
-			path = o.bytes > 2		 ? o.data + 2
-			       : i + 1 < c->q->n_options ? c->q->options[i + 1].data
-							 : NULL;
-		else if (contains(o, "include") && strchr(o.data, '=') != NULL)
-			path = strchr(o.data, '=') + 1;
-		else if (contains(o, "include") && i + 1 < c->q->n_options)
-			path = c->q->options[i + 1].data;
-		if (path == NULL)
-			continue;
-		while (*path == ' ' || *path == '=')
-			path++;
-		if (*path != '/')
+		const char *path = include_path(c, i);
+		if (path != NULL && *path != '/')
+			return true;
+	}
+	return false;
+}
+
+/* Does an absolute include option lead to `path`? Then it may have been found by that. */
+static bool below_include_option(const struct compile *c, const char *path)
+{
+	for (size_t i = 0; i < c->q->n_options; i++) {
+		const char *dir = include_path(c, i);
+		size_t n = dir != NULL ? strlen(dir) : 0;
+		while (n > 1 && dir[n - 1] == '/')
+			n--;
+		if (n > 0 && dir[0] == '/' && strncmp(path, dir, n) == 0 &&
+		    (path[n] == '/' || path[n] == '\0' || n == 1))
 			return true;
 	}
 	return false;
@@ -369,6 +421,12 @@ static int depend_on(struct compile *c, const struct opened *o, bool *shows_dir)
 	snprintf(path, sizeof(path), "%s%s%s", o->path[0] == '/' ? "" : c->q->cwd.data,
 		 o->path[0] == '/' ? "" : "/", o->path);
 	bool relative = strncmp(path, c->base, base_bytes) == 0 && path[base_bytes] == '/';
+	/* Below the program's directory, and below an -I: either may have found it, so the entry
+	 * is right for this directory alone. */
+	if (relative && below_include_option(c, path)) {
+		relative = false;
+		*shows_dir = true;
+	}
 	const char *kept = relative ? path + base_bytes + 1 : path;
 	if (!o->found) {
 		if (stat(path, &st) == 0 && S_ISREG(st.st_mode))
@@ -485,8 +543,6 @@ static int compile_program(struct compile *c, program_t p)
 				      ? WARM_WIRE_COMPILE_ERROR
 				      : WARM_WIRE_NVRTC_ERROR,
 			      code, nvrtc.error_string(code));
-	if (collect_deps(c) != 0)
-		return -1;
 	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++) {
 		if (get_text(p, nvrtc.size[k], nvrtc.get[k], &c->outputs[k], &c->a.outputs[k]) != 0)
 			return -1;
@@ -494,6 +550,8 @@ static int compile_program(struct compile *c, program_t p)
 		if (k == WARM_KERNEL_PTX && c->a.outputs[k].bytes <= 1)
 			c->a.outputs[k] = (struct warm_kernel_text){ "", 0 };
 	}
+	if (collect_deps(c) != 0)
+		return -1;
 	c->a.lowered = calloc(q->n_expressions + 1, sizeof(*c->a.lowered));
 	if (c->a.lowered == NULL)
 		return -1;

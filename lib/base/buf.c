@@ -95,6 +95,13 @@ void warm_buf_put_str(struct warm_buf *buf, const char *s)
 	warm_buf_put(buf, s, bytes);
 }
 
+void warm_buf_put_text(struct warm_buf *buf, const char *data, size_t bytes)
+{
+	warm_buf_put_uv(buf, bytes);
+	warm_buf_put(buf, data, bytes);
+	warm_buf_put_u8(buf, 0);
+}
+
 void warm_buf_printf(struct warm_buf *buf, const char *fmt, ...)
 {
 	va_list ap;
@@ -193,6 +200,22 @@ const char *warm_reader_str(struct warm_reader *r, size_t max_bytes, size_t *ret
 	}
 	const uint8_t *p = warm_reader_take(r, (size_t)n);
 	if (p == NULL || memchr(p, 0, (size_t)n) != NULL) {
+		r->bad = true;
+		return "";
+	}
+	*ret_bytes = (size_t)n;
+	return (const char *)p;
+}
+
+const char *warm_reader_text(struct warm_reader *r, size_t *ret_bytes)
+{
+	uint64_t n = warm_reader_uv(r);
+	const uint8_t *p = NULL;
+
+	*ret_bytes = 0;
+	if (!r->bad && n < r->bytes - r->at)
+		p = warm_reader_take(r, (size_t)n + 1);
+	if (p == NULL || p[n] != 0) {
 		r->bad = true;
 		return "";
 	}

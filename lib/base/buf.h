@@ -40,6 +40,8 @@ void warm_buf_put_u32(struct warm_buf *buf, uint32_t v);
 void warm_buf_put_u64(struct warm_buf *buf, uint64_t v);
 void warm_buf_put_uv(struct warm_buf *buf, uint64_t v);
 void warm_buf_put_str(struct warm_buf *buf, const char *s);
+/* Length, bytes and a NUL, so that a view of it is a C string. */
+void warm_buf_put_text(struct warm_buf *buf, const char *data, size_t bytes);
 void warm_buf_printf(struct warm_buf *buf, const char *fmt, ...) WARM_PRINTF(2, 3);
 
 struct warm_reader {
@@ -64,5 +66,8 @@ uint64_t warm_reader_uv(struct warm_reader *r);
 size_t warm_reader_count(struct warm_reader *r, size_t min_bytes);
 /* A string without NUL of at most `max_bytes`, as a view (not terminated). */
 const char *warm_reader_str(struct warm_reader *r, size_t max_bytes, size_t *ret_bytes);
+
+/* What warm_buf_put_text() wrote, as a view; "" and bad when it is malformed. */
+const char *warm_reader_text(struct warm_reader *r, size_t *ret_bytes);
 
 #endif

@@ -6,7 +6,7 @@
 
 static const char entry_magic[8] = { 'w', 'a', 'r', 'm', 'k', 'r', 'n', '1' };
 
-enum { FIXED_BYTES = 8 + 16, SUM_BYTES = 16, MAX_TEXT = 1 << 30 };
+enum { FIXED_BYTES = 8 + 16, SUM_BYTES = 16 };
 
 static void put_hash(struct warm_buf *out, struct warm_hash128 h)
 {
@@ -33,27 +33,17 @@ static bool text_equal(struct warm_kernel_text a, struct warm_kernel_text b)
 	return a.bytes == b.bytes && memcmp(a.data, b.data, a.bytes) == 0;
 }
 
-/* Length, bytes and a NUL, so that views are C strings. */
 static void put_text(struct warm_buf *out, struct warm_kernel_text t)
 {
-	warm_buf_put_uv(out, t.bytes);
-	warm_buf_put(out, t.data, t.bytes);
-	warm_buf_put_u8(out, 0);
+	warm_buf_put_text(out, t.data, t.bytes);
 }
 
 static struct warm_kernel_text take_text(struct warm_reader *r)
 {
-	struct warm_kernel_text t = { "", 0 };
-	uint64_t n = warm_reader_uv(r);
+	struct warm_kernel_text t;
 
-	if (n > MAX_TEXT)
-		r->bad = true;
-	const uint8_t *p = r->bad ? NULL : warm_reader_take(r, (size_t)n + 1);
-	if (p == NULL)
-		return t;
-	if (p[n] != 0)
-		r->bad = true;
-	return (struct warm_kernel_text){ (const char *)p, (size_t)n };
+	t.data = warm_reader_text(r, &t.bytes);
+	return t;
 }
 
 struct warm_hash128 warm_kernel_fingerprint(const struct warm_kernel_inputs *in,

@@ -483,9 +483,79 @@ TEST(variables_that_nvrtc_obeys_are_part_of_the_program)
 	struct warm_compile_program p = program_of(plain);
 
 	expect(&b, &p, WARM_COMPILE_MISS);
-	setenv("NVRTC_APPEND_FLAGS", "-lineinfo", 1);
+	setenv("EDG_BASE", "/nowhere", 1);
 	expect(&b, &p, WARM_COMPILE_MISS);
+	unsetenv("EDG_BASE");
+	expect(&b, &p, WARM_COMPILE_HIT);
+	/* What flags from there mean is not looked into. */
+	setenv("NVRTC_APPEND_FLAGS", "-lineinfo", 1);
+	expect(&b, &p, WARM_COMPILE_UNCACHEABLE);
 	unsetenv("NVRTC_APPEND_FLAGS");
+	expect(&b, &p, WARM_COMPILE_HIT);
+	close_bench(&b);
+}
+
+TEST(a_header_below_the_program_that_an_absolute_option_found_is_never_stale)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	char first[700], second[700], header[700], option[700];
+	struct warm_compile_program p =
+		program_of("#include <h.h>\n__global__ void k(int *a) { a[0] = N; }\n");
+	const char *options[] = { "-arch=sm_90", option };
+
+	put_dir(b.s.fd, "A");
+	put_dir(b.s.fd, "A/inc");
+	put_dir(b.s.fd, "B");
+	put_dir(b.s.fd, "B/inc");
+	snprintf(first, sizeof(first), "%s/A/k.cu", b.s.path);
+	snprintf(second, sizeof(second), "%s/B/k.cu", b.s.path);
+	snprintf(header, sizeof(header), "%s/A/inc/h.h", b.s.path);
+	snprintf(option, sizeof(option), "-I%s/A/inc", b.s.path);
+	assert_int_equal(shell("echo '#define N 4' > %s/A/inc/h.h", b.s.path), 0);
+	assert_int_equal(shell("echo '#define N 4' > %s/B/inc/h.h", b.s.path), 0);
+	p.options = options;
+	p.n_options = 2;
+	p.name = first;
+	expect(&b, &p, WARM_COMPILE_MISS);
+	expect(&b, &p, WARM_COMPILE_HIT);
+	/* The same program elsewhere still includes A/inc/h.h, which says something else by now. */
+	assert_int_equal(shell("echo '#define N 5' > %s", header), 0);
+	p.name = second;
+	expect(&b, &p, WARM_COMPILE_MISS);
+	close_bench(&b);
+}
+
+TEST(a_directory_in_the_output_is_never_another_programs)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	static const char *const sources[] = {
+		"__device__ const char *f = __FILE__; __global__ void k(char *a) { a[0] = f[1]; }\n",
+		"__device__ const char *f = WHERE; __global__ void k(char *a) { a[0] = f[1]; }\n",
+		"__device__ const char *f = __builtin_FILE(); "
+		"__global__ void k(char *a) { a[0] = f[1]; }\n",
+		"#include <where.h>\n"
+		"__device__ const char *f = HERE; __global__ void k(char *a) { a[0] = f[1]; }\n",
+	};
+	const char *options[] = { "-arch=sm_90", "-DWHERE=__FILE__", b.option };
+
+	assert_int_equal(shell("echo '#define HERE __FILE__' > %s/where.h", b.inc), 0);
+	for (size_t i = 0; i < 4; i++) {
+		struct warm_compile_program p = program_of(sources[i]);
+		p.options = options;
+		p.n_options = 3;
+		p.name = "/one/k.cu";
+		expect(&b, &p, WARM_COMPILE_MISS);
+		expect(&b, &p, WARM_COMPILE_HIT);
+		p.name = "/two/k.cu";
+		expect(&b, &p, WARM_COMPILE_MISS);
+	}
+	/* A program that doesn't show it hits from anywhere. */
+	struct warm_compile_program p = program_of(plain);
+	p.name = "/one/k.cu";
+	expect(&b, &p, WARM_COMPILE_MISS);
+	p.name = "/two/k.cu";
 	expect(&b, &p, WARM_COMPILE_HIT);
 	close_bench(&b);
 }
@@ -600,6 +670,9 @@ int main(void)
 		cmocka_unit_test(headers_in_memory_are_part_of_the_program),
 		cmocka_unit_test(name_expressions_have_their_lowered_names),
 		cmocka_unit_test(variables_that_nvrtc_obeys_are_part_of_the_program),
+		cmocka_unit_test(
+			a_header_below_the_program_that_an_absolute_option_found_is_never_stale),
+		cmocka_unit_test(a_directory_in_the_output_is_never_another_programs),
 		cmocka_unit_test(many_programs_are_compiled_and_one_that_fails_stops_no_other),
 		cmocka_unit_test(senseless_arguments_are_refused_by_name),
 		cmocka_unit_test(opening_refuses_what_makes_no_sense),
