@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -45,11 +46,8 @@ static const char details[] =
 
 /* ---- shared by the subcommands ---- */
 
-void cli_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
+static void print_progress(struct cli *cli, int64_t now, uint64_t done_bytes, uint64_t total_bytes)
 {
-	struct cli *cli = arg;
-	int64_t now = warm_clock_ms();
-
 	if (now - cli->started_ms < 1000 || now - cli->last_progress_ms < 100 ||
 	    !isatty(STDERR_FILENO))
 		return;
@@ -58,6 +56,19 @@ void cli_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
 	fprintf(stderr, "\r%3.0f%% of %.1f MiB ",
 		total_bytes > 0 ? 100.0 * (double)done_bytes / (double)total_bytes : 0.0,
 		(double)total_bytes / 1048576);
+}
+
+void cli_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	struct cli *cli = arg;
+	int64_t now = warm_clock_ms();
+
+	/* Somebody else is printing: this one is not missed. */
+	if (pthread_mutex_trylock(&lock) != 0)
+		return;
+	print_progress(cli, now, done_bytes, total_bytes);
+	pthread_mutex_unlock(&lock);
 }
 
 void cli_progress_end(struct cli *cli)

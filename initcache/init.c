@@ -125,7 +125,12 @@ static void write_result(const char *status, const struct warm_key *key,
 	char key_text[3 * WARM_KEY_PART_BYTES + 3] = "", reason[256];
 	int64_t duration = warm_clock_ms() - started_ms;
 
-	pthread_mutex_lock(&result_lock);
+	/* Who holds it may hang in a write: the watchdog doesn't wait for that. */
+	struct timespec soon;
+	clock_gettime(CLOCK_REALTIME, &soon);
+	soon.tv_sec++;
+	if (pthread_mutex_timedlock(&result_lock, &soon) != 0)
+		return;
 	if (result_written) {
 		pthread_mutex_unlock(&result_lock);
 		return;

@@ -28,7 +28,6 @@
 #include "lib/sync/target.h"
 
 enum {
-	MAX_WATCHES = 8192,
 	STATUS_MS = 600 * 1000,
 	ROUND_MS = 300 * 1000, /* a round's deadline while the model runs */
 	BACKOFF_MS = 1000,
@@ -89,10 +88,11 @@ struct sidecar {
 	struct warm_publisher *publisher;
 	atomic_size_t watches;
 	atomic_bool too_many_dirs;
-	atomic_bool cancel;
-	int status; /* of the last round */
+	atomic_bool hurry; /* SIGTERM: a round at work ends after its layer */
+	int status;	   /* of the last round */
 	struct warm_error error;
-	struct warm_publish_report report;
+	struct warm_publish_report report; /* the worker's while it works */
+	struct warm_publish_report last;   /* of the round that ended last */
 
 	/* schedule, monotonic ms; 0: none */
 	int64_t next_round_ms, next_status_ms, last_publish_ms, last_new_ms;
@@ -178,8 +178,9 @@ static void probe_notify(struct sidecar *s)
 	p.fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
 	if (p.fd < 0)
 		return;
-	if (inotify_add_watch(p.fd, dir, IN_CREATE) >= 0) {
-		int fd = open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+	if (inotify_add_watch(p.fd, dir, IN_CREATE | IN_ONLYDIR | IN_DONT_FOLLOW) >= 0) {
+		unlink(file);
+		int fd = open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		if (fd >= 0) {
 			close(fd);
 			unlink(file);
@@ -200,7 +201,6 @@ static void *work(void *arg)
 	struct sidecar *s = arg;
 	struct warm_call call = {
 		.deadline_ms = s->mode == WARM_PUBLISH_FINAL ? 0 : warm_clock_ms() + ROUND_MS,
-		.cancel = &s->cancel,
 	};
 	struct warm_publish_options o = {
 		.store = warm_target_far(&s->target),
@@ -208,6 +208,7 @@ static void *work(void *arg)
 		.volume = opt.volume,
 		.settle_ms = opt.settle_ms,
 		.max_file_bytes = opt.max_file_bytes,
+		.hurry = &s->hurry,
 		.roots = &s->target.roots,
 		.notices = &warm_log_notices,
 	};
@@ -238,7 +239,7 @@ static void start_round(struct sidecar *s, enum warm_publish_mode mode)
 
 	s->mode = mode;
 	s->complete = NULL;
-	if (mode == WARM_PUBLISH_FINAL && s->report.volume_groups > 0 &&
+	if (mode == WARM_PUBLISH_FINAL && s->last.volume_groups > 0 &&
 	    now - s->last_new_ms >= opt.complete_after_ms)
 		s->complete = "";
 	s->changed = false;
@@ -262,10 +263,9 @@ static void log_status(struct sidecar *s, const char *state)
 		 "published_bytes=%llu failures=%zu volume_groups=%zu waiting=%zu torn=%zu "
 		 "withheld=%zu used=%zu inert=%zu complete=%s watches=%zu last_publish_s=%lld",
 		 state, warm_key_text(&s->target.key, key), s->layers, s->groups, s->files,
-		 (unsigned long long)s->bytes, s->failures, s->report.volume_groups,
-		 s->report.waiting, s->report.torn, s->report.withheld, s->report.used,
-		 s->report.inert, s->report.complete ? "true" : "false",
-		 (size_t)atomic_load(&s->watches), ago);
+		 (unsigned long long)s->bytes, s->failures, s->last.volume_groups, s->last.waiting,
+		 s->last.torn, s->last.withheld, s->last.used, s->last.inert,
+		 s->last.complete ? "true" : "false", (size_t)atomic_load(&s->watches), ago);
 	s->next_status_ms = now + STATUS_MS;
 }
 
@@ -286,7 +286,7 @@ static void tell_failure(struct sidecar *s)
 
 static void end_round(struct sidecar *s)
 {
-	const struct warm_publish_report *r = &s->report;
+	const struct warm_publish_report *r = &s->last;
 	uint64_t count;
 	int64_t now = warm_clock_ms();
 
@@ -294,6 +294,7 @@ static void end_round(struct sidecar *s)
 		return;
 	pthread_join(s->worker, NULL);
 	s->working = false;
+	s->last = s->report;
 	s->layers += r->layers;
 	s->groups += r->groups;
 	s->files += r->files;
@@ -339,7 +340,7 @@ static void schedule(struct sidecar *s)
 	if (s->changed)
 		s->fruitless = 0;
 	int64_t due = now + settle;
-	if (!s->changed && s->report.waiting + s->report.torn > 0) {
+	if (!s->changed && s->last.waiting + s->last.torn > 0) {
 		due = now + (settle << (s->fruitless < 6 ? s->fruitless++ : 6));
 		if (due > now + opt.interval_ms && opt.interval_ms > settle)
 			due = now + opt.interval_ms;
@@ -384,6 +385,9 @@ static void take_signals(struct sidecar *s)
 		}
 		s->ending = true;
 		s->ending_since_ms = warm_clock_ms();
+		s->backoff_ms = 0;
+		s->next_round_ms = 0;
+		atomic_store(&s->hurry, true);
 		warm_log(WARM_LOG_INFO, "ending", "publishing what is left");
 	}
 }
@@ -405,7 +409,7 @@ static int idle_until_signal(int signal_fd)
 static bool worth_retrying(const struct sidecar *s)
 {
 	return s->status != 0 && s->status != WARM_DENIED && s->status != WARM_NO_MEMORY &&
-	       !s->report.volume_lost && warm_clock_ms() - s->ending_since_ms < LAST_RETRY_MS;
+	       !s->last.volume_lost && warm_clock_ms() - s->ending_since_ms < LAST_RETRY_MS;
 }
 
 static int run(struct sidecar *s)
@@ -441,6 +445,8 @@ static int run(struct sidecar *s)
 			end_round(s);
 		if (s->notify_fd >= 0 && fds[3].revents != 0 && drain_notify(s))
 			s->changed = true;
+		if (warm_clock_ms() >= s->next_status_ms)
+			log_status(s, s->ending ? "ending" : "running");
 		if (s->ending && !s->working) {
 			if (s->final_done && !worth_retrying(s))
 				break;
@@ -454,8 +460,6 @@ static int run(struct sidecar *s)
 		int64_t now = warm_clock_ms();
 		if (s->now || (s->next_round_ms != 0 && now >= s->next_round_ms))
 			start_round(s, WARM_PUBLISH_ROUND);
-		if (now >= s->next_status_ms)
-			log_status(s, "running");
 	}
 	log_status(s, "ended");
 	return 0;

@@ -132,14 +132,11 @@ int warm_file_write_at(int fd, const void *data, size_t bytes, uint64_t offset,
 	return 0;
 }
 
-int warm_file_load(int dir_fd, const char *path, size_t max_bytes, char **ret_data,
-		   size_t *ret_bytes, struct warm_error *err)
+static int load_fd(int fd, const char *path, size_t max_bytes, char **ret_data, size_t *ret_bytes,
+		   struct warm_error *err)
 {
 	struct stat st;
 
-	scope_close int fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (fd < 0)
-		return warm_error_errno(err, errno, "open %s", path);
 	if (fstat(fd, &st) != 0)
 		return warm_error_errno(err, errno, "stat %s", path);
 	if (S_ISDIR(st.st_mode))
@@ -178,6 +175,16 @@ int warm_file_load(int dir_fd, const char *path, size_t max_bytes, char **ret_da
 	*ret_data = take_ptr(data);
 	*ret_bytes = used;
 	return 0;
+}
+
+int warm_file_load(int dir_fd, const char *path, size_t max_bytes, char **ret_data,
+		   size_t *ret_bytes, struct warm_error *err)
+{
+	scope_close int fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+
+	if (fd < 0)
+		return warm_error_errno(err, errno, "open %s", path);
+	return load_fd(fd, path, max_bytes, ret_data, ret_bytes, err);
 }
 
 int warm_file_close(int *fd, struct warm_error *err)
@@ -307,12 +314,17 @@ int warm_beneath_open(int dir_fd, const char *path, int flags, mode_t mode, int 
 	return 0;
 }
 
+/* Make a directory if it isn't there; one that is made gets 0777 whatever the umask. */
 static int make_dir(int dir_fd, const char *name)
 {
-	if (mkdirat(dir_fd, name, 0777) == 0)
-		/* The umask may have taken bits; the directory is ours, just made. */
-		return fchmodat(dir_fd, name, 0777, 0);
-	return errno == EEXIST ? 0 : -1;
+	struct stat st;
+
+	if (mkdirat(dir_fd, name, 0777) != 0)
+		return errno == EEXIST ? 0 : -1;
+	scope_close int fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) != 0)
+		return -1;
+	return (st.st_mode & 0777) == 0777 ? 0 : fchmod(fd, 0777);
 }
 
 int warm_beneath_read(int dir_fd, const char *path, int *ret_fd, struct warm_error *err)
@@ -328,6 +340,15 @@ int warm_beneath_read(int dir_fd, const char *path, int *ret_fd, struct warm_err
 	}
 	*ret_fd = fd;
 	return 0;
+}
+
+int warm_beneath_load(int dir_fd, const char *path, size_t max_bytes, char **ret_data,
+		      size_t *ret_bytes, struct warm_error *err)
+{
+	scope_close int fd = -1;
+	int rc = warm_beneath_read(dir_fd, path, &fd, err);
+
+	return rc != 0 ? rc : load_fd(fd, path, max_bytes, ret_data, ret_bytes, err);
 }
 
 int warm_beneath_mkdirs(int dir_fd, const char *path, struct warm_error *err)

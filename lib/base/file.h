@@ -58,6 +58,10 @@ int warm_beneath_open(int dir_fd, const char *path, int flags, mode_t mode, int 
 int warm_beneath_read(int dir_fd, const char *path, int *ret_fd,
 		      struct warm_error *err) WARM_CHECKED;
 
+/* warm_file_load() by warm_beneath_read(). */
+int warm_beneath_load(int dir_fd, const char *path, size_t max_bytes, char **ret_data,
+		      size_t *ret_bytes, struct warm_error *err) WARM_CHECKED;
+
 /* mkdir -p beneath `dir_fd`, mode 0777 whatever the umask for those it makes. */
 int warm_beneath_mkdirs(int dir_fd, const char *path, struct warm_error *err) WARM_CHECKED;
 

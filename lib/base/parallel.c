@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/base/parallel.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdio.h>
+
+#include "lib/base/file.h"
 
 struct work {
 	warm_item_fn fn;
@@ -56,12 +60,35 @@ int warm_parallel(unsigned threads, size_t n, warm_item_fn fn, void *arg, struct
 	return w.status;
 }
 
+/* CPUs' worth of time that a control group leaves us; 0: no limit that we can read. */
+static unsigned cgroup_cpus(void)
+{
+	scope_free char *text = NULL, *period_text = NULL;
+	size_t bytes = 0;
+	long long quota = -1, period = 0;
+
+	if (warm_file_load(AT_FDCWD, "/sys/fs/cgroup/cpu.max", 256, &text, &bytes, NULL) == 0) {
+		if (sscanf(text, "%lld %lld", &quota, &period) != 2)
+			return 0;
+	} else if (warm_file_load(AT_FDCWD, "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", 64, &text,
+				  &bytes, NULL) == 0 &&
+		   warm_file_load(AT_FDCWD, "/sys/fs/cgroup/cpu/cpu.cfs_period_us", 64,
+				  &period_text, &bytes, NULL) == 0) {
+		quota = atoll(text);
+		period = atoll(period_text);
+	}
+	if (quota <= 0 || period <= 0)
+		return 0;
+	return (unsigned)((quota + period - 1) / period);
+}
+
 unsigned warm_cpus(void)
 {
 	cpu_set_t set;
+	unsigned limit = cgroup_cpus();
+	int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
 
-	if (sched_getaffinity(0, sizeof(set), &set) != 0)
-		return 1;
-	int n = CPU_COUNT(&set);
-	return n > 0 ? (unsigned)n : 1;
+	if (n < 1)
+		n = 1;
+	return limit > 0 && limit < (unsigned)n ? limit : (unsigned)n;
 }

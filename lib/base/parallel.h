@@ -16,7 +16,7 @@ typedef int (*warm_item_fn)(void *arg, size_t item, struct warm_error *err);
 int warm_parallel(unsigned threads, size_t n, warm_item_fn fn, void *arg,
 		  struct warm_error *err) WARM_CHECKED;
 
-/* CPUs that this process may use, 1 at least. */
+/* CPUs that this process may use, by its affinity and its control group's limit; 1 at least. */
 unsigned warm_cpus(void);
 
 #endif

@@ -22,6 +22,7 @@ enum {
 	TEXT_BYTES = 1024,
 	MAX_RATIO = 2048, /* of a layer as a whole, above RATIO_SLACK */
 	RATIO_SLACK = 64 << 20,
+	MAX_COPIES = 64, /* of a path, for as many CPUs or mount paths */
 };
 
 _Static_assert(HEAD_BYTES + 8 + 2 + 2 + 4 + 4 + 32 + SIGNATURE_ROOM == WARM_TRAILER_FIXED_BYTES,
@@ -269,10 +270,50 @@ static bool name_is_sound(const struct warm_group *g)
 	char suffix[18];
 	size_t n = strlen(g->name);
 
+	bool cpu = (g->flags & WARM_GROUP_CPU_BOUND) != 0;
+	bool mount = (g->flags & WARM_GROUP_MOUNT_BOUND) != 0;
+	if ((g->bound != 0) != (cpu != mount) || (cpu && mount))
+		return false;
 	if (g->bound == 0)
 		return n > 0;
 	snprintf(suffix, sizeof(suffix), "@%016llx", (unsigned long long)g->bound);
 	return n > 17 && strcmp(g->name + n - 17, suffix) == 0;
+}
+
+/* One path is there once for whatever it is bound to, and for few things at all: what compares
+ * groups by path need not fear a layer that repeats one. */
+static int check_copies(const struct warm_index *index, struct warm_error *err)
+{
+	size_t capacity = 64;
+	char shown[96];
+
+	while (capacity < 2 * index->n_files)
+		capacity *= 2;
+	struct slot {
+		const char *path;
+		uint64_t bound;
+	};
+	scope_free struct slot *slots = calloc(capacity, sizeof(*slots));
+	if (slots == NULL)
+		return warm_error_nomem(err, capacity * sizeof(*slots));
+	for (size_t i = 0; i < index->n_groups; i++) {
+		const struct warm_group *g = &index->groups[i];
+		for (size_t k = 0; k < g->n_files; k++) {
+			const char *path = index->files[g->first_file + k].path;
+			size_t at = warm_hash64(path, strlen(path)) & (capacity - 1), copies = 0;
+			for (; slots[at].path != NULL; at = (at + 1) & (capacity - 1)) {
+				if (strcmp(slots[at].path, path) != 0)
+					continue;
+				if (slots[at].bound == g->bound || ++copies >= MAX_COPIES)
+					return warm_error_set(
+						err, WARM_CORRUPT, "file '%s' is there %s",
+						warm_path_printable(path, shown, sizeof(shown)),
+						copies >= MAX_COPIES ? "too often" : "twice");
+			}
+			slots[at] = (struct slot){ path, g->bound };
+		}
+	}
+	return 0;
 }
 
 static int parse_groups(struct warm_reader *r, struct warm_index *index, struct arena *arena,
@@ -296,7 +337,8 @@ static int parse_groups(struct warm_reader *r, struct warm_index *index, struct 
 		size_t n = warm_reader_count(r, 13);
 		if (r->bad)
 			return 0;
-		if (!name_is_sound(g) || n == 0 || (flags & ~(uint64_t)WARM_GROUP_FLAGS) != 0 ||
+		g->flags = (unsigned)flags;
+		if ((flags & ~(uint64_t)WARM_GROUP_FLAGS) != 0 || !name_is_sound(g) || n == 0 ||
 		    at + n > capacity || at + n > UINT32_MAX)
 			return warm_error_set(err, WARM_CORRUPT, "group '%s' is malformed",
 					      warm_path_printable(g->name, shown, sizeof(shown)));
@@ -304,7 +346,6 @@ static int parse_groups(struct warm_reader *r, struct warm_index *index, struct 
 		    (index->kind == WARM_LAYER && warm_id_compare(g->origin, index->id) != 0))
 			return warm_error_set(err, WARM_CORRUPT, "group '%s' has a wrong origin",
 					      warm_path_printable(g->name, shown, sizeof(shown)));
-		g->flags = (unsigned)flags;
 		g->first_file = (uint32_t)at;
 		g->n_files = (uint32_t)n;
 		struct warm_file *files = realloc(index->files, (at + n) * sizeof(*files));
@@ -325,7 +366,7 @@ static int parse_groups(struct warm_reader *r, struct warm_index *index, struct 
 		at += n;
 	}
 	index->n_files = at;
-	return 0;
+	return check_copies(index, err);
 }
 
 int warm_index_parse_raw(const void *raw, size_t raw_bytes, uint64_t frames_bytes,
@@ -340,6 +381,7 @@ int warm_index_parse_raw(const void *raw, size_t raw_bytes, uint64_t frames_byte
 		return warm_error_nomem(err, raw_bytes);
 	}
 	index->arena = arena.data;
+	index->index_raw_bytes = raw_bytes;
 	uint8_t kind = warm_reader_u8(&r);
 	index->kind = (enum warm_layer_kind)kind;
 	index->id = take_id(&r);

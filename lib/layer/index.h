@@ -28,8 +28,8 @@
 #define WARM_FRAME_RAW_BYTES (4u << 20) /* the most that a frame holds */
 #define WARM_FRAME_BYTES (WARM_FRAME_RAW_BYTES + (WARM_FRAME_RAW_BYTES >> 8) + 512)
 #define WARM_TRAILER_FIXED_BYTES 136	 /* skippable frame's head and the fixed header */
-#define WARM_INDEX_RAW_BYTES (64u << 20) /* the most that an index decodes to */
-#define WARM_INDEX_BYTES (16u << 20)	 /* the most that it takes compressed */
+#define WARM_INDEX_RAW_BYTES (16u << 20) /* the most that an index decodes to */
+#define WARM_INDEX_BYTES (8u << 20)	 /* the most that it takes compressed */
 
 /* What is known of a group; the writer's profile decided it. */
 enum {
@@ -82,9 +82,10 @@ struct warm_index {
 	size_t n_groups;
 	struct warm_file *files;
 	size_t n_files;
-	uint64_t raw_bytes; /* of all frames */
-	uint64_t bytes;	    /* of all frames, compressed: where the trailer begins */
-	void *arena;	    /* strings of a parsed index */
+	uint64_t raw_bytes;	/* of all frames */
+	uint64_t bytes;		/* of all frames, compressed: where the trailer begins */
+	size_t index_raw_bytes; /* of a parsed one: about the memory that it takes */
+	void *arena;		/* strings of a parsed index */
 };
 
 void warm_index_free(struct warm_index *index);

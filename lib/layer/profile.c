@@ -7,9 +7,9 @@
 #include <fcntl.h>
 #include <fnmatch.h>
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <zstd.h>
 
 #include "lib/base/hash.h"
 #include "lib/layer/index.h"
@@ -304,9 +304,11 @@ void warm_profile_place(const struct warm_profile_roots *roots, const char *path
 			 path);
 		if (r->of != NULL)
 			rename_twin(ret_place->group, sizeof(ret_place->group), r->of, r->twin);
-		if ((r->flags & CPU) != 0)
+		if ((r->flags & CPU) != 0) {
 			ret_place->bound = warm_cpu_hash();
-		else if ((r->flags & MOUNT) != 0)
+			ret_place->packed = ret_place->bound != 0;
+		}
+		if ((r->flags & MOUNT) != 0)
 			ret_place->bound = roots != NULL ? roots->mount_hash : warm_mount_hash("");
 		if (ret_place->bound != 0) {
 			size_t at = strlen(ret_place->group);
@@ -348,12 +350,13 @@ static int compare_text(const void *a, const void *b)
 uint64_t warm_cpu_hash(void)
 {
 	static _Atomic uint64_t known;
+	static atomic_bool asked;
 	scope_free char *text = NULL;
 	char *flags[512], *save = NULL;
 	size_t bytes = 0, n = 0;
 	uint64_t hash = known;
 
-	if (hash != 0)
+	if (hash != 0 || asked)
 		return hash;
 	scope_buf struct warm_buf list = WARM_BUF_INIT;
 	if (warm_file_load(AT_FDCWD, "/proc/cpuinfo", 16 << 20, &text, &bytes, NULL) == 0) {
@@ -374,10 +377,12 @@ uint64_t warm_cpu_hash(void)
 	}
 	for (size_t i = 0; i < n; i++)
 		warm_buf_put_str(&list, flags[i]);
-	hash = warm_hash64(list.data != NULL ? list.data : (const uint8_t *)"", list.bytes);
-	if (hash == 0)
-		hash = 1;
+	if (n > 0 && !list.failed) {
+		hash = warm_hash64(list.data, list.bytes);
+		hash = hash != 0 ? hash : 1;
+	}
 	known = hash;
+	asked = true;
 	return hash;
 }
 
@@ -593,30 +598,50 @@ static enum warm_whole flashinfer_is_whole(int volume_fd, const char *group,
 	return WARM_WHOLE_YES;
 }
 
+/* Where the zstd frame (RFC 8878, 3.1.1) at the file's start ends: from block to block, without
+ * reading what they hold. 0: it doesn't end within the file. */
+static uint64_t zstd_frame_end(int fd, uint64_t size)
+{
+	static const uint8_t window_bytes = 1, dictionary_bytes[] = { 0, 1, 2, 4 },
+			     content_bytes[] = { 0, 2, 4, 8 };
+	uint8_t head[5], block[3];
+
+	if (size < sizeof(head) || warm_file_read_at(fd, head, sizeof(head), 0, NULL) != 0)
+		return 0;
+	bool single = (head[4] & 0x20) != 0;
+	unsigned content = head[4] >> 6;
+	uint64_t at = 5u + (single ? 0u : window_bytes) + dictionary_bytes[head[4] & 3] +
+		      (content == 0 && single ? 1u : content_bytes[content]);
+	for (bool last = false; !last;) {
+		if (at > size || size - at < sizeof(block) ||
+		    warm_file_read_at(fd, block, sizeof(block), at, NULL) != 0)
+			return 0;
+		uint32_t header = (uint32_t)block[0] | (uint32_t)block[1] << 8 |
+				  (uint32_t)block[2] << 16;
+		unsigned type = header >> 1 & 3;
+		last = (header & 1) != 0;
+		if (type == 3)
+			return 0;
+		at += sizeof(block) + (type == 1 ? 1 : header >> 3); /* 1: a byte repeated */
+	}
+	return at + ((head[4] & 4) != 0 ? 4 : 0); /* checksum */
+}
+
 /* An entry is one compressed stream; zstd's says where it ends, zlib's only to a decoder. */
 static enum warm_whole jax_is_whole(int volume_fd, const char *path, char *ret_why,
 				    size_t why_bytes)
 {
-	scope_free uint8_t *data = NULL;
-	scope_close int fd = -1;
-	struct stat st;
 	static const uint8_t zstd_magic[4] = { 0x28, 0xb5, 0x2f, 0xfd };
+	scope_close int fd = -1;
+	uint8_t magic[4];
+	struct stat st;
 
 	if (warm_beneath_read(volume_fd, path, &fd, NULL) != 0 || fstat(fd, &st) != 0 ||
-	    st.st_size < 4)
+	    warm_file_read_at(fd, magic, 4, 0, NULL) != 0)
 		return no(ret_why, why_bytes, "too short");
-	if (st.st_size > 1 << 30)
-		return WARM_WHOLE_UNKNOWN;
-	uint8_t magic[4];
-	if (warm_file_read_at(fd, magic, 4, 0, NULL) != 0)
-		return no(ret_why, why_bytes, "can't be read");
 	if (memcmp(magic, zstd_magic, 4) != 0)
 		return WARM_WHOLE_UNKNOWN;
-	data = malloc((size_t)st.st_size);
-	if (data == NULL || warm_file_read_at(fd, data, (size_t)st.st_size, 0, NULL) != 0)
-		return WARM_WHOLE_UNKNOWN;
-	size_t n = ZSTD_findFrameCompressedSize(data, (size_t)st.st_size);
-	if (ZSTD_isError(n) || n != (size_t)st.st_size)
+	if (zstd_frame_end(fd, (uint64_t)st.st_size) != (uint64_t)st.st_size)
 		return no(ret_why, why_bytes, "the zstd stream doesn't end");
 	return WARM_WHOLE_YES;
 }

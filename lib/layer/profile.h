@@ -77,7 +77,8 @@ bool warm_profile_skips_dir(const char *name);
 /* The same for a file: temporary files, locks. */
 bool warm_profile_skips_file(const char *name);
 
-/* Hash of the instruction sets that compilers use on this machine; never 0. */
+/* Hash of the instruction sets that compilers use on this machine; 0 where it can't be told: then
+ * nothing bound to a CPU is packed or restored. */
 uint64_t warm_cpu_hash(void);
 /* Hash of a mount path; never 0. */
 uint64_t warm_mount_hash(const char *mount);

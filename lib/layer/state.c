@@ -106,7 +106,10 @@ static int compare_conflicts(const void *a_p, const void *b_p, void *arg)
 
 static bool apart(const struct warm_group *a, const struct warm_group *b)
 {
-	return a->bound != 0 && b->bound != 0 && a->bound != b->bound;
+	unsigned kinds = WARM_GROUP_CPU_BOUND | WARM_GROUP_MOUNT_BOUND;
+
+	return a->bound != 0 && b->bound != 0 && a->bound != b->bound &&
+	       (a->flags & kinds) == (b->flags & kinds);
 }
 
 /* Paths of live groups, by hash; a path may be there for several groups. */

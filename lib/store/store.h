@@ -16,6 +16,8 @@
 #ifndef WARM_STORE_STORE_H
 #define WARM_STORE_STORE_H
 
+#include <sys/types.h>
+
 #include "lib/base/clock.h"
 #include "lib/base/error.h"
 
@@ -39,6 +41,10 @@ static inline void warm_store_scope(struct warm_store **store)
 	warm_store_free(*store);
 }
 #define scope_store WARM_SCOPE(warm_store_scope)
+
+/* Permission bits that a directory store takes from what it makes, as a umask does; for programs
+ * that clear their own. One thread, at the start. */
+void warm_store_umask(mode_t mask);
 
 /* For messages; holds no credential. */
 const char *warm_store_url(const struct warm_store *store);

@@ -15,6 +15,13 @@
 
 enum { COPY_BYTES = 1 << 20, GET_BYTES = 256 << 10 };
 
+static mode_t mask;
+
+void warm_store_umask(mode_t new_mask)
+{
+	mask = new_mask;
+}
+
 struct file_store {
 	char *root;
 };
@@ -272,7 +279,7 @@ static int make_parents(int root, const char *name, int *ret_fd, const char **re
 			break;
 		memcpy(part, name, (size_t)(slash - name));
 		part[slash - name] = '\0';
-		if (mkdirat(at, part, 0777) == 0) {
+		if (mkdirat(at, part, 0777 & ~mask) == 0) {
 			int rc = sync_dir(at, err);
 			if (rc != 0)
 				return rc;
@@ -299,7 +306,7 @@ static int file_put(void *state, const char *name, int fd, uint64_t bytes,
 	uint64_t random;
 	const char *base = NULL;
 
-	if (mkdir(s->root, 0777) != 0 && errno != EEXIST)
+	if (mkdir(s->root, 0777 & ~mask) != 0 && errno != EEXIST)
 		return warm_error_errno(err, errno, "make the store's directory");
 	scope_close int root = open_root(s, err);
 	if (root < 0)
@@ -310,7 +317,8 @@ static int file_put(void *state, const char *name, int fd, uint64_t bytes,
 		return rc;
 	warm_random(&random, sizeof(random));
 	snprintf(temp, sizeof(temp), ".tmp-%016llx", (unsigned long long)random);
-	scope_close int out = openat(dir, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	scope_close int out = openat(dir, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+				     0666 & ~mask);
 	if (out < 0)
 		return warm_error_errno(err, errno, "create a temporary file");
 	rc = copy_bytes(fd, out, bytes, call, err);

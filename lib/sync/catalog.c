@@ -2,12 +2,17 @@
 #include "lib/sync/catalog.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "lib/base/parallel.h"
 
-enum { INDEX_THREADS = 8 };
+enum {
+	INDEX_THREADS = 8,
+	INDEXES_BYTES = 48 << 20, /* of all indexes of a key, raw: what is more is refused */
+	RAW_BYTES_AT = 24,	  /* in the trailer */
+};
 
 void warm_notice(const struct warm_notices *notices, const char *event, const char *fmt, ...)
 {
@@ -113,6 +118,7 @@ struct index_reader {
 	struct warm_store *store;
 	const struct warm_notices *notices;
 	const struct warm_call *call;
+	atomic_ullong raw_bytes;
 };
 
 struct trailer {
@@ -131,8 +137,7 @@ static int take_trailer(void *arg, const void *data, size_t bytes, struct warm_e
 	return 0;
 }
 
-static int read_index(const struct index_reader *r, struct warm_layer *layer,
-		      struct warm_error *err)
+static int read_index(struct index_reader *r, struct warm_layer *layer, struct warm_error *err)
 {
 	uint64_t bytes = warm_trailer_bytes(&layer->name);
 
@@ -149,6 +154,12 @@ static int read_index(const struct index_reader *r, struct warm_layer *layer,
 				take_trailer, &t, r->call, err);
 	if (rc != 0)
 		return rc;
+	/* Before memory is taken for it; a header that lies is refused by the parser. */
+	struct warm_reader head = warm_reader_of(data + RAW_BYTES_AT, 4);
+	uint32_t raw_bytes = warm_reader_u32(&head);
+	if (atomic_fetch_add(&r->raw_bytes, raw_bytes) + raw_bytes > INDEXES_BYTES)
+		return warm_error_set(err, WARM_LIMIT, "%s: the key's indexes take over %d bytes",
+				      layer->object, INDEXES_BYTES);
 	rc = warm_index_parse(data, t.used, layer->object_bytes, &r->catalog->key, &layer->name,
 			      &layer->index, err);
 	if (rc != 0)
@@ -181,18 +192,17 @@ int warm_catalog_read(struct warm_catalog *catalog, struct warm_store *store,
 		      const struct warm_notices *notices, const struct warm_call *call,
 		      struct warm_error *err)
 {
-	struct index_reader r = { catalog, store, notices, call };
+	struct index_reader r = { catalog, store, notices, call, 0 };
+
+	for (size_t i = 0; i < catalog->n_layers; i++)
+		if (catalog->layers[i].index != NULL)
+			r.raw_bytes += catalog->layers[i].index->index_raw_bytes;
 
 	int rc = warm_parallel(INDEX_THREADS, catalog->n_layers, read_one, &r, err);
 	warm_state_cover(catalog->layers, catalog->n_layers);
 	catalog->refused = 0;
-	catalog->fetched_bytes = 0;
-	for (size_t i = 0; i < catalog->n_layers; i++) {
-		if (catalog->layers[i].index != NULL)
-			catalog->fetched_bytes += warm_trailer_bytes(&catalog->layers[i].name);
-		else if (!catalog->layers[i].covered)
-			catalog->refused++;
-	}
+	for (size_t i = 0; i < catalog->n_layers; i++)
+		catalog->refused += catalog->layers[i].index == NULL && !catalog->layers[i].covered;
 	return rc;
 }
 

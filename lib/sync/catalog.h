@@ -29,10 +29,9 @@ struct warm_catalog {
 	struct warm_key key;
 	struct warm_layer *layers; /* sorted by id, newest first */
 	size_t n_layers;
-	struct warm_id newest;	/* none for an empty key */
-	int64_t now_ms;		/* the store's clock at the LIST; -1 unknown */
-	size_t refused;		/* layers whose index can't be used */
-	uint64_t fetched_bytes; /* of indexes */
+	struct warm_id newest; /* none for an empty key */
+	int64_t now_ms;	       /* the store's clock at the LIST; -1 unknown */
+	size_t refused;	       /* layers whose index can't be used */
 };
 
 /* LIST the key anew. Indexes that were read before stay with their layers. */

@@ -99,7 +99,7 @@ static void fail_frames(struct engine *e, uint32_t layer, uint32_t first, uint32
 	const struct plan *p = &e->plans[layer];
 
 	if (e->fetch->layer_bad != NULL)
-		e->fetch->layer_bad[layer] = true;
+		__atomic_store_n(&e->fetch->layer_bad[layer], true, __ATOMIC_RELAXED);
 	if (p->first_part == NULL)
 		return;
 	for (uint32_t i = p->first_part[first]; i < p->first_part[end]; i++)
@@ -410,7 +410,7 @@ static void put_packet(struct engine *e, struct packet *p, size_t bytes)
 	e->in_flight_bytes -= bytes;
 	p->next = e->spare;
 	e->spare = p;
-	pthread_cond_signal(&e->room);
+	pthread_cond_broadcast(&e->room);
 	pthread_mutex_unlock(&e->lock);
 }
 

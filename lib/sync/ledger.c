@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/sync/ledger.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -79,7 +78,7 @@ int warm_ledger_load(struct warm_ledger *ledger, int volume_fd, struct warm_erro
 	size_t bytes = 0;
 
 	warm_ledger_init(ledger);
-	int rc = warm_file_load(volume_fd, WARM_LEDGER_PATH, LEDGER_BYTES, &data, &bytes, err);
+	int rc = warm_beneath_load(volume_fd, WARM_LEDGER_PATH, LEDGER_BYTES, &data, &bytes, err);
 	if (rc != 0)
 		return rc;
 	uint64_t sum = 0;
@@ -231,16 +230,4 @@ int warm_ledger_put(struct warm_ledger *ledger, const struct warm_ledger_group *
 	}
 	ledger->groups[at] = copy;
 	return 0;
-}
-
-bool warm_ledger_matches(const struct warm_ledger_group *group, int volume_fd)
-{
-	struct stat st;
-
-	for (size_t i = 0; i < group->n_files; i++)
-		if (fstatat(volume_fd, group->files[i].path, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
-		    !S_ISREG(st.st_mode) || (uint64_t)st.st_size != group->files[i].size ||
-		    warm_timespec_ns(st.st_mtim) != group->files[i].mtime_ns)
-			return false;
-	return true;
 }

@@ -66,7 +66,4 @@ struct warm_ledger_group *warm_ledger_find(const struct warm_ledger *ledger, con
 int warm_ledger_put(struct warm_ledger *ledger, const struct warm_ledger_group *group,
 		    struct warm_error *err) WARM_CHECKED;
 
-/* Whether the files on disk are those of `group`: all there, same sizes and mtimes. */
-bool warm_ledger_matches(const struct warm_ledger_group *group, int volume_fd);
-
 #endif

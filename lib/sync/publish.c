@@ -10,6 +10,7 @@
 
 #include "lib/base/hash.h"
 #include "lib/base/parallel.h"
+#include "lib/kernel/entry.h"
 #include "lib/sync/ledger.h"
 
 enum {
@@ -54,14 +55,17 @@ void warm_publisher_free(struct warm_publisher *p)
 /* Does a read move atime here? A file with an old atime, read once, tells. */
 static bool probe_atime(int volume_fd)
 {
-	static const char path[] = WARM_DIR "/atime-probe";
+	char path[64];
+	uint64_t random;
 	struct timespec times[2] = { { .tv_sec = 1000 }, { .tv_sec = 2000 } };
 	struct stat st;
 	char c;
 	bool moves = true;
 
-	scope_close int fd = openat(volume_fd, path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-	if (fd < 0)
+	warm_random(&random, sizeof(random));
+	snprintf(path, sizeof(path), WARM_DIR "/atime-%016llx", (unsigned long long)random);
+	scope_close int fd = -1;
+	if (warm_beneath_open(volume_fd, path, O_RDWR | O_CREAT | O_EXCL, 0600, &fd, NULL) != 0)
 		return true;
 	if (write(fd, "x", 1) == 1 && futimens(fd, times) == 0 && pread(fd, &c, 1, 0) == 1 &&
 	    fstat(fd, &st) == 0)
@@ -188,6 +192,24 @@ static enum writers writers_of(int volume_fd, const char *path)
 
 enum readiness { READY, WAITING, TORN };
 
+/* An entry of ours ends in a checksum. */
+static enum warm_whole kernel_is_whole(int volume_fd, const char *path, char *ret_why,
+				       size_t why_bytes)
+{
+	scope_free char *data = NULL;
+	size_t bytes = 0;
+	struct warm_kernel_entry entry;
+
+	if (warm_beneath_load(volume_fd, path, WARM_KERNEL_ENTRY_BYTES, &data, &bytes, NULL) != 0)
+		return WARM_WHOLE_UNKNOWN;
+	if (warm_kernel_entry_parse(data, bytes, &entry, NULL) != 0) {
+		snprintf(ret_why, why_bytes, "its checksum is wrong");
+		return WARM_WHOLE_NO;
+	}
+	warm_kernel_entry_release(&entry);
+	return WARM_WHOLE_YES;
+}
+
 static enum readiness readiness_of(struct warm_publisher *p, const struct warm_scan *scan,
 				   const struct warm_scan_group *g, enum warm_publish_mode mode,
 				   char *ret_why, size_t why_bytes)
@@ -217,6 +239,8 @@ static enum readiness readiness_of(struct warm_publisher *p, const struct warm_s
 		 g->name);
 	enum warm_whole whole = warm_profile_whole(p->volume_fd, g->profile, g->flags, base, paths,
 						   g->n_files, ret_why, why_bytes);
+	if (whole != WARM_WHOLE_NO && g->profile == WARM_PROFILE_NVRTC)
+		whole = kernel_is_whole(p->volume_fd, paths[0], ret_why, why_bytes);
 	if (whole == WARM_WHOLE_NO)
 		return TORN;
 	if (mode == WARM_PUBLISH_ALL || whole == WARM_WHOLE_YES ||
@@ -237,31 +261,35 @@ enum standing {
 	LEFT,	   /* by fallback and not used: stays out */
 };
 
-static bool same_as_ledger(const struct warm_scan *scan, const struct warm_scan_group *g,
-			   const struct warm_ledger_group *l)
-{
-	size_t k = 0;
-
-	for (size_t i = 0; i < l->n_files; i++) {
-		const struct warm_ledger_file *f = &l->files[i];
-		while (k < g->n_files && strcmp(scan->files[g->first_file + k].path, f->path) < 0)
-			k++;
-		if (k == g->n_files)
-			return false;
-		const struct warm_scan_file *s = &scan->files[g->first_file + k];
-		if (strcmp(s->path, f->path) != 0 || s->seen.size != f->size ||
-		    s->seen.mtime_ns != f->mtime_ns)
-			return false;
-	}
-	return l->n_files == g->n_files;
-}
-
 static const struct warm_ledger_file *file_of(const struct warm_ledger_group *l, const char *path)
 {
 	for (size_t i = 0; i < l->n_files; i++)
 		if (strcmp(l->files[i].path, path) == 0)
 			return &l->files[i];
 	return NULL;
+}
+
+/* The same files, sizes and times; companions don't count. */
+static bool same_as_ledger(const struct warm_publisher *p, const struct warm_scan *scan,
+			   const struct warm_scan_group *g, const struct warm_ledger_group *l)
+{
+	struct warm_place place;
+	size_t n = 0, known = 0;
+
+	for (size_t i = 0; i < g->n_files; i++) {
+		const struct warm_scan_file *s = &scan->files[g->first_file + i];
+		if (s->companion)
+			continue;
+		const struct warm_ledger_file *f = file_of(l, s->path);
+		if (f == NULL || s->seen.size != f->size || s->seen.mtime_ns != f->mtime_ns)
+			return false;
+		n++;
+	}
+	for (size_t i = 0; i < l->n_files; i++) {
+		warm_profile_place(&p->roots, l->files[i].path, &place);
+		known += (place.flags & WARM_PLACE_COMPANION) == 0;
+	}
+	return n == known;
 }
 
 static bool was_opened(const struct warm_publisher *p, const struct warm_scan *scan,
@@ -283,7 +311,7 @@ static enum standing standing_of(const struct warm_publisher *p, const struct wa
 {
 	if (l == NULL)
 		return NEW;
-	if (!same_as_ledger(scan, g, l))
+	if (!same_as_ledger(p, scan, g, l))
 		return (g->flags & WARM_GROUP_MUTABLE) != 0 ? NEW : CHANGED;
 	if ((l->flags & WARM_LEDGER_FALLBACK) != 0)
 		return was_opened(p, scan, g, l) ? NEW : LEFT;
@@ -345,6 +373,7 @@ struct round {
 	struct candidate *candidates;
 	size_t n_candidates;
 	struct warm_id last_id;
+	size_t no_room; /* groups for which the volume has no space left to spool */
 	/* the layer that is being packed */
 	int spool_fd;
 	struct warm_pack *pack;
@@ -466,40 +495,53 @@ static int ask_store(struct round *r, struct warm_error *err)
 	return 0;
 }
 
+/* A file without a name, in the volume or, for a directory that is none, below TMPDIR. */
+static int unlinked_file(const struct warm_publisher *p, struct warm_error *err)
+{
+	const char *tmp = getenv("TMPDIR");
+	char name[WARM_PATH_BYTES];
+	uint64_t random;
+	int dir_fd = p->volume_fd;
+
+	snprintf(name, sizeof(name), "%.3900s",
+		 !p->o.no_ledger		 ? WARM_DIR
+		 : tmp != NULL && tmp[0] != '\0' ? tmp
+						 : "/tmp");
+	int fd = openat(dir_fd, name, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
+		size_t n = strlen(name);
+		warm_random(&random, sizeof(random));
+		snprintf(name + n, sizeof(name) - n, "/spool-%016llx", (unsigned long long)random);
+		fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (fd >= 0)
+			unlinkat(dir_fd, name, 0);
+	}
+	if (fd < 0)
+		return warm_error_errno(err, errno, "volume %s: make the spool", p->o.volume);
+	return fd;
+}
+
 static int open_spool(struct round *r, struct warm_error *err)
 {
 	struct warm_publisher *p = r->p;
-	struct statvfs fs;
-	char name[64];
-	uint64_t random;
 
-	if (p->o.no_ledger) {
-		/* Not our volume: nothing of ours is written there. */
-		const char *tmp = getenv("TMPDIR");
-		r->spool_fd = open(tmp != NULL ? tmp : "/tmp", O_RDWR | O_TMPFILE | O_CLOEXEC,
-				   0600);
-	} else {
-		if (fstatvfs(p->volume_fd, &fs) == 0 &&
-		    (uint64_t)fs.f_bavail * fs.f_frsize < SPARE_BYTES)
-			return warm_error_set(err, WARM_NO_SPACE,
-					      "volume %s: less than 1 MiB is free for the spool",
-					      p->o.volume);
-		r->spool_fd = openat(p->volume_fd, WARM_DIR, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
-	}
-	if (r->spool_fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL) &&
-	    !p->o.no_ledger) {
-		warm_random(&random, sizeof(random));
-		snprintf(name, sizeof(name), WARM_DIR "/spool-%016llx", (unsigned long long)random);
-		r->spool_fd = openat(p->volume_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC,
-				     0600);
-		if (r->spool_fd >= 0)
-			unlinkat(p->volume_fd, name, 0);
-	}
+	r->spool_fd = unlinked_file(p, err);
 	if (r->spool_fd < 0)
-		return warm_error_errno(err, errno, "volume %s: make the spool", p->o.volume);
+		return r->spool_fd;
 	/* While the model runs, the CPUs are its. */
 	unsigned threads = r->mode == WARM_PUBLISH_ROUND ? 0 : warm_cpus();
 	return warm_pack_open(r->spool_fd, p->o.level, p->o.layer_bytes, threads, &r->pack, err);
+}
+
+/* Whether the spool may take a group of so many bytes, which may not compress at all. */
+static bool has_room(const struct warm_publisher *p, uint64_t bytes)
+{
+	struct statvfs fs;
+
+	if (p->o.no_ledger || fstatvfs(p->volume_fd, &fs) != 0)
+		return true;
+	uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+	return free_bytes > SPARE_BYTES && bytes < free_bytes - SPARE_BYTES;
 }
 
 static void close_spool(struct round *r)
@@ -604,7 +646,8 @@ static int add_to_pack(struct round *r, const struct candidate *c, struct warm_e
 		return warm_error_nomem(err, g->n_files * sizeof(*files));
 	for (size_t i = 0; i < g->n_files; i++) {
 		const struct warm_scan_file *f = &r->scan.files[g->first_file + i];
-		files[i] = (struct warm_pack_file){ f->path, NULL, &f->seen, f->seen.mtime_ns };
+		files[i] = (struct warm_pack_file){ f->path, NULL, f->companion ? NULL : &f->seen,
+						    f->seen.mtime_ns };
 	}
 	struct warm_pack_group group = {
 		.name = g->name,
@@ -622,6 +665,16 @@ static int pack_one(struct round *r, const struct candidate *c, struct warm_erro
 {
 	int64_t start = warm_clock_ms();
 	int rc = 0;
+
+	/* A layer that is put gives its space back. */
+	if (!has_room(r->p, c->group->bytes) && r->n_packed > 0)
+		rc = put_layer(r, false, err);
+	if (rc != 0)
+		return rc;
+	if (!has_room(r->p, c->group->bytes)) {
+		r->no_room++;
+		return 0;
+	}
 
 	for (int tries = 0; tries < 2; tries++) {
 		if (r->pack == NULL)
@@ -679,6 +732,8 @@ static int load_ledger(struct round *r, struct warm_error *err)
 		return rc;
 	if (rc == 0 && warm_ledger_of_this_boot(&r->ledger))
 		return 0;
+	if (rc == WARM_CORRUPT) /* what is saved next must not count as this boot's */
+		snprintf(r->ledger.boot_id, sizeof(r->ledger.boot_id), "torn");
 	if (r->p->trusted_since_ns == 0) {
 		r->p->trusted_since_ns = warm_clock_wall_ms() * 1000000;
 		warm_notice(r->p->o.notices, "node-restarted",
@@ -731,6 +786,11 @@ static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 	for (size_t i = 0; i < r->n_candidates; i++)
 		total += r->candidates[i].group->bytes;
 	for (size_t i = 0; rc == 0 && i < r->n_candidates; i++) {
+		if (r->mode == WARM_PUBLISH_ROUND && p->o.hurry != NULL &&
+		    atomic_load(p->o.hurry)) {
+			r->complete = NULL;
+			break; /* a last round comes, in its own order */
+		}
 		/* All others changed under us: then mutable ones wait too. */
 		if (r->candidates[i].mutable && r->report->groups + r->n_packed == 0)
 			break;
@@ -738,6 +798,15 @@ static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 		done += r->candidates[i].group->bytes;
 		if (p->o.progress != NULL)
 			p->o.progress(p->o.progress_arg, done, total);
+	}
+	if (rc == 0 && r->no_room > 0) {
+		r->complete = NULL;
+		if (r->n_packed > 0)
+			rc = put_layer(r, false, err);
+		if (rc == 0)
+			rc = warm_error_set(err, WARM_NO_SPACE,
+					    "volume %s: no space to spool %zu groups", p->o.volume,
+					    r->no_room);
 	}
 	if (rc == 0 && r->n_packed == 0 && r->complete != NULL && r->pack == NULL)
 		rc = open_spool(r, err);

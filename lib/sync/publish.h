@@ -27,6 +27,8 @@ struct warm_publish_options {
 	uint64_t layer_bytes;	 /* compressed; 0: 16 MiB */
 	int level;		 /* of zstd; 0: 1 */
 	bool no_ledger;		 /* for directories that are no volume: subtract by name alone */
+	/* Set: a round of WARM_PUBLISH_ROUND ends after the layer at hand. May be NULL. */
+	const atomic_bool *hurry;
 	const struct warm_profile_roots *roots;
 	const struct warm_notices *notices;
 	/* Called now and then with raw bytes packed so far and to pack; may be NULL. */

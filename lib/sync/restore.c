@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/statvfs.h>
 #include <time.h>
 
@@ -37,7 +38,7 @@ struct restore {
 	const struct warm_call *call;
 	struct warm_restore_result *result;
 	int volume_fd;
-	int stage_fd;
+	int stage_fd, lock_fd;
 	char stage[64]; /* its name below the volume */
 	uint64_t mount_hash;
 	struct warm_ledger ledger;
@@ -60,6 +61,8 @@ static void release(struct restore *r)
 	free(r->wanted);
 	if (r->stage_fd >= 0)
 		close(r->stage_fd);
+	if (r->lock_fd >= 0)
+		close(r->lock_fd);
 	if (r->volume_fd >= 0)
 		close(r->volume_fd);
 }
@@ -91,6 +94,8 @@ static int drop_caches(struct restore *r, const char *why, struct warm_error *er
 			continue;
 		if (renameat(parent, name, r->volume_fd, aside) == 0 || errno == ENOENT)
 			continue;
+		if (errno == ENOTDIR)
+			continue;
 		/* A mount point, or a directory of somebody else's: in place then. */
 		rc = warm_tree_remove(parent, name, err);
 	}
@@ -107,6 +112,61 @@ static int drop_caches(struct restore *r, const char *why, struct warm_error *er
 	warm_ledger_release(&r->ledger);
 	warm_ledger_init(&r->ledger);
 	return warm_ledger_save(&r->ledger, r->volume_fd, err);
+}
+
+/* One restore a volume at a time, however many pods share it. The lock ends with its holder. */
+static int lock_volume(struct restore *r, struct warm_error *err)
+{
+	struct timespec nap = { .tv_nsec = 50 * 1000000 };
+	bool told = false;
+	int rc = warm_beneath_open(r->volume_fd, WARM_DIR "/lock", O_RDWR | O_CREAT, 0666,
+				   &r->lock_fd, err);
+
+	if (rc != 0)
+		return rc;
+	while (flock(r->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+		if (errno == ENOSYS || errno == EOPNOTSUPP || errno == ENOLCK)
+			return 0; /* a file system without locks */
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return warm_error_errno(err, errno, "lock");
+		if (!told)
+			warm_notice(r->o->notices, "locked", "another restore is at work in %s",
+				    r->o->volume);
+		told = true;
+		rc = warm_call_check(r->call, err);
+		if (rc != 0)
+			return rc;
+		nanosleep(&nap, NULL);
+	}
+	return 0;
+}
+
+/* Below .warmcache, which may be anything by now: the model can write there. */
+static int remove_stage(struct restore *r, struct warm_error *err)
+{
+	scope_close int dir = -1;
+	int rc = warm_beneath_open(r->volume_fd, WARM_DIR, O_RDONLY | O_DIRECTORY, 0, &dir, err);
+
+	return rc != 0 ? rc : warm_tree_remove(dir, "stage", err);
+}
+
+/* Temporary files of ledgers and spools whose writers were killed. */
+static void remove_scraps(const struct restore *r)
+{
+	int fd = -1;
+
+	if (warm_beneath_open(r->volume_fd, WARM_DIR, O_RDONLY | O_DIRECTORY, 0, &fd, NULL) != 0)
+		return;
+	scope_closedir DIR *dir = fdopendir(fd);
+	if (dir == NULL) {
+		close(fd);
+		return;
+	}
+	struct dirent *e;
+	while ((e = readdir(dir)) != NULL)
+		if (strncmp(e->d_name, "ledger.tmp-", 11) == 0 ||
+		    strncmp(e->d_name, "spool-", 6) == 0 || strncmp(e->d_name, "atime-", 6) == 0)
+			unlinkat(fd, e->d_name, 0);
 }
 
 static int open_volume(struct restore *r, struct warm_error *err)
@@ -129,8 +189,11 @@ static int open_volume(struct restore *r, struct warm_error *err)
 		warm_error_context(err, "volume %s", r->o->volume);
 		return rc;
 	}
+	rc = lock_volume(r, err);
 	/* What an earlier run left in the stage goes first: it may hold what was moved aside. */
-	rc = warm_tree_remove(r->volume_fd, STAGE, err);
+	if (rc == 0)
+		rc = remove_stage(r, err);
+	remove_scraps(r);
 	if (rc == 0)
 		rc = warm_ledger_load(&r->ledger, r->volume_fd, err);
 	if (rc == WARM_CORRUPT) {
@@ -144,7 +207,7 @@ static int open_volume(struct restore *r, struct warm_error *err)
 		rc = drop_caches(r, "the node was restarted since the last restore", err);
 	}
 	if (rc == 0)
-		rc = warm_tree_remove(r->volume_fd, STAGE, err);
+		rc = remove_stage(r, err);
 	if (rc != 0)
 		warm_error_context(err, "volume %s", r->o->volume);
 	return rc;
@@ -167,7 +230,8 @@ static int open_stage(struct restore *r, struct warm_error *err)
 
 static bool usable_here(struct restore *r, const struct warm_group *g)
 {
-	if ((g->flags & WARM_GROUP_CPU_BOUND) != 0 && g->bound != warm_cpu_hash()) {
+	if ((g->flags & WARM_GROUP_CPU_BOUND) != 0 &&
+	    (warm_cpu_hash() == 0 || g->bound != warm_cpu_hash())) {
 		r->skipped_cpu++;
 		return false;
 	}
@@ -856,7 +920,8 @@ static int run(struct restore *r, struct warm_error *err)
 			rc = plan_ledger(r, take, err);
 		if (rc == 0)
 			rc = move_groups(r, take, err);
-		if (rc == 0 && missing == 0)
+		/* An index file may name what a refused layer held. */
+		if (rc == 0 && missing + r->own.refused + r->other.refused == 0)
 			rc = move_late(r, take, err);
 		missing = 0;
 		for (size_t i = 0; i < r->n_wanted; i++) {
@@ -875,7 +940,7 @@ static int run(struct restore *r, struct warm_error *err)
 			first = rc;
 			first_err = err != NULL ? *err : (struct warm_error){ 0 };
 		}
-		if (warm_tree_remove(r->volume_fd, STAGE, NULL) != 0)
+		if (remove_stage(r, NULL) != 0)
 			warm_notice(r->o->notices, "stage",
 				    "%s/" STAGE " can't be removed; the next run will",
 				    r->o->volume);
@@ -931,6 +996,7 @@ int warm_restore_run(const struct warm_restore_options *options, const struct wa
 			.result = ret_result,
 			.volume_fd = -1,
 			.stage_fd = -1,
+			.lock_fd = -1,
 		};
 		*ret_result = (struct warm_restore_result){ .status = WARM_RESTORE_ERROR };
 		int rc = run(&r, err);

@@ -164,7 +164,6 @@ static int scan_dir(struct scanner *s, int fd, size_t at, int depth, struct warm
 	s->path[at > 0 ? at - 1 : 0] = '\0';
 	if (s->dir_fn != NULL)
 		s->dir_fn(s->dir_arg, s->path);
-	scan->n_dirs++;
 	int rc = warm_call_check(s->call, err);
 	struct dirent *e;
 	while (rc == 0 && (errno = 0, e = readdir(dir)) != NULL) {
@@ -173,23 +172,37 @@ static int scan_dir(struct scanner *s, int fd, size_t at, int depth, struct warm
 		struct stat st;
 		if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 			continue;
-		if (at + n + 4 > sizeof(s->path))
-			continue;
 		if (at > 0)
 			s->path[at - 1] = '/';
+		if (at + n + 4 > sizeof(s->path)) {
+			memcpy(s->path + at, "x", 2);
+			skip(s, &scan->skipped_large);
+			rc = add_hole(s, err);
+			continue;
+		}
 		memcpy(s->path + at, name, n + 1);
 		if (e->d_type == DT_REG && warm_profile_skips_file(name))
 			continue;
 		if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
 			if (errno == ENOENT)
 				continue; /* gone meanwhile */
-			return warm_error_errno(err, errno, "stat %s", s->path);
+			if (errno != EACCES && errno != EPERM)
+				return warm_error_errno(err, errno, "stat %s", s->path);
+			skip(s, &scan->skipped_unreadable);
+			rc = add_hole(s, err);
+			continue;
 		}
 		if (S_ISREG(st.st_mode)) {
 			rc = add_file(s, at + n, &st, err);
 		} else if (S_ISDIR(st.st_mode)) {
-			if (warm_profile_skips_dir(name) || depth >= MAX_DEPTH)
+			if (warm_profile_skips_dir(name))
 				continue;
+			if (depth >= MAX_DEPTH) {
+				memcpy(s->path + at + n, "/x", 3);
+				skip(s, &scan->skipped_large);
+				rc = add_hole(s, err);
+				continue;
+			}
 			int sub = openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 			if (sub < 0) {
 				if (errno == ENOENT)
@@ -204,7 +217,10 @@ static int scan_dir(struct scanner *s, int fd, size_t at, int depth, struct warm
 			}
 			rc = scan_dir(s, sub, at + n + 1, depth + 1, err);
 		} else {
+			/* A link or a device is never packed; a group that holds one is not whole
+			 * without it. */
 			skip(s, &scan->skipped_kinds);
+			rc = add_hole(s, err);
 		}
 	}
 	if (rc == 0 && errno != 0)
@@ -219,6 +235,12 @@ static int compare_found(const void *a_p, const void *b_p, void *arg)
 	int c = a->group == b->group ? 0 : strcmp(a->group, b->group);
 
 	return c != 0 ? c : strcmp(scan->files[a->file].path, scan->files[b->file].path);
+}
+
+static int compare_groups(const void *a, const void *b)
+{
+	return strcmp(((const struct warm_scan_group *)a)->name,
+		      ((const struct warm_scan_group *)b)->name);
 }
 
 static int build_groups(struct scanner *s, struct warm_error *err)
@@ -259,18 +281,23 @@ static int build_groups(struct scanner *s, struct warm_error *err)
 		g->n_files++;
 		g->flags |= f->flags & ~(unsigned)WARM_PLACE_COMPANION;
 		g->bytes += files[i].seen.size;
-		if ((f->flags & WARM_PLACE_COMPANION) == 0 &&
-		    files[i].seen.ctime_ns > g->changed_ns)
+		files[i].companion = (f->flags & WARM_PLACE_COMPANION) != 0;
+		if (!files[i].companion && files[i].seen.ctime_ns > g->changed_ns)
 			g->changed_ns = files[i].seen.ctime_ns;
 		scan->bytes += files[i].seen.size;
 	}
 	for (size_t k = 0; k < scan->n_groups; k++)
 		scan->groups[k].holes = s->twins_hidden &&
 					scan->groups[k].profile == WARM_PROFILE_FLASHINFER;
-	for (size_t i = 0; i < s->n_holes; i++)
-		for (size_t k = 0; k < scan->n_groups; k++)
-			if (strcmp(scan->groups[k].name, s->holes[i]) == 0)
-				scan->groups[k].holes = true;
+	for (size_t i = 0; i < s->n_holes; i++) {
+		struct warm_scan_group key = { .name = s->holes[i] };
+		struct warm_scan_group *hit = scan->n_groups > 0
+						      ? bsearch(&key, scan->groups, scan->n_groups,
+								sizeof(key), compare_groups)
+						      : NULL;
+		if (hit != NULL)
+			hit->holes = true;
+	}
 	return 0;
 }
 

@@ -17,6 +17,7 @@ struct warm_scan_file {
 	const char *path;
 	struct warm_seen seen;
 	int64_t atime_ns;
+	bool companion; /* rides in its group; a change of it is no change */
 };
 
 struct warm_scan_group {
@@ -35,7 +36,6 @@ struct warm_scan {
 	size_t n_files, files_capacity;
 	struct warm_scan_group *groups; /* sorted by name */
 	size_t n_groups;
-	size_t n_dirs;
 	uint64_t bytes;
 	size_t skipped_kinds;	   /* links, devices, sockets */
 	size_t skipped_unreadable; /* directories and files without permission */

@@ -60,7 +60,8 @@ const struct warm_notices warm_log_notices = { .fn = log_notice };
 
 void warm_process_setup(void)
 {
-	umask(0);
+	/* A volume is the pod's: any uid of it may write. A store is not. */
+	warm_store_umask(umask(0));
 	signal(SIGPIPE, SIG_IGN);
 	signal(SIGIO, SIG_IGN); /* a lease of ours that a writer breaks; the default is death */
 	/* Buffers of megabytes come and go on many threads: give them back, keep one arena. */

@@ -119,6 +119,26 @@ def sidecar_killed_at_every_step_puts_whole_layers_only(t):
         raise AssertionError("never got through")
 
 
+def a_killed_run_leaves_no_litter_for_ever(t):
+    """Temporary files of runs that were killed are gone after the next: a pod may live for long."""
+    tree = Tree([inductor_file("i", 300)])
+    tree.write(t.volume)
+    for n in range(1, 30):
+        _run_sidecar_to_its_end(t, t.volume, "kill:fs:%d" % n)
+        shutil.rmtree(t.store, ignore_errors=True)
+    _run_sidecar_to_its_end(t, t.volume)
+    for n in range(1, 20):
+        t.clear(t.dir("again"))
+        t.init(volume=t.path("again"), env=t.env("kill:fs:%d" % n))
+        t.init(volume=t.path("again"))
+        left = sorted(os.listdir(t.path("again", ".warmcache")))
+        assert left == ["ledger"], (n, left)
+    t.init()
+    _run_sidecar_to_its_end(t, t.volume)
+    left = sorted(os.listdir(os.path.join(t.volume, ".warmcache")))
+    assert left == ["ledger"], left
+
+
 class _Model(threading.Thread):
     """Writes groups as compilers do, one after another, over and over. Holding `pause` keeps it
     between two groups."""

@@ -491,6 +491,17 @@ def a_group_with_an_unreadable_part_is_not_published_without_it(t):
     assert sorted(check_store(t.store)) == sorted(small), log
 
 
+def a_group_with_a_link_in_it_is_not_published_without_it(t):
+    model = t.fresh()
+    top = "tilelang/kernels/h/"
+    group = {top + "kernel.cu": b"src", top + "params.pkl": b"p"}
+    small = inductor_file("s", 100)
+    Tree([group, small]).write(model)
+    os.symlink("kernel.cu", os.path.join(model, top + "kernel_lib.so"))
+    log = t.publish(None, volume=model)
+    assert sorted(check_store(t.store)) == sorted(small), log
+
+
 def files_that_look_like_secrets_are_never_published(t):
     model = t.fresh()
     top = "vllm/torch_compile_cache/h/rank_0_0/b/"

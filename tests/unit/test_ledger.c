@@ -117,29 +117,6 @@ TEST(a_ledger_of_another_boot_is_known)
 	scratch_close(&s);
 }
 
-TEST(files_match_by_size_and_time)
-{
-	struct scratch s = scratch_open();
-	static char a[] = "d/a", b[] = "d/b";
-	struct warm_ledger_file files[2] = { { a, 3, 5000000001, 0 }, { b, 0, 7, 0 } };
-	struct warm_ledger_group g = { .files = files, .n_files = 2 };
-
-	put_file(s.fd, a, "abc", 3, 0644, 5000000001);
-	put_file(s.fd, b, "", 0, 0644, 7);
-	assert_true(warm_ledger_matches(&g, s.fd));
-	files[1].mtime_ns++;
-	assert_false(warm_ledger_matches(&g, s.fd));
-	files[1].mtime_ns--;
-	files[0].size++;
-	assert_false(warm_ledger_matches(&g, s.fd));
-	files[0].size--;
-	assert_int_equal(unlinkat(s.fd, b, 0), 0);
-	assert_false(warm_ledger_matches(&g, s.fd));
-	assert_int_equal(symlinkat("a", s.fd, b), 0);
-	assert_false(warm_ledger_matches(&g, s.fd));
-	scratch_close(&s);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -147,7 +124,6 @@ int main(void)
 		cmocka_unit_test(a_missing_ledger_is_not_found_and_empty),
 		cmocka_unit_test(a_torn_ledger_is_corrupt_wherever_it_is_torn),
 		cmocka_unit_test(a_ledger_of_another_boot_is_known),
-		cmocka_unit_test(files_match_by_size_and_time),
 	};
 
 	return RUN(tests);
