@@ -149,4 +149,7 @@ install: all $(MAN_PAGES)
 clean:
 	rm -rf $(B)/obj $(B)/bin $(B)/lib $(B)/tests $(B)/examples $(B)/bench $(B)/man $(B)/san-*
 
+# Objects that only a chain of rules leads to are kept.
+.SECONDARY:
+
 -include $(shell find $(B)/obj -name '*.d' 2>/dev/null)

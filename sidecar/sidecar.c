@@ -215,9 +215,10 @@ static void *work(void *arg)
 
 	s->report = (struct warm_publish_report){ 0 };
 	s->status = 0;
-	if (s->publisher == NULL)
-		s->report.volume_lost =
-			(s->status = warm_publisher_open(&o, &s->publisher, &s->error)) != 0;
+	if (s->publisher == NULL) {
+		s->status = warm_publisher_open(&o, &s->publisher, &s->error);
+		s->report.volume_lost = s->status == WARM_NOT_FOUND || s->status == WARM_DENIED;
+	}
 	if (s->status == 0) {
 		if (!s->probed)
 			probe_notify(s);

@@ -422,25 +422,45 @@ int warm_index_parse_raw(const void *raw, size_t raw_bytes, uint64_t frames_byte
 	return 0;
 }
 
-int warm_index_parse(const void *trailer, size_t trailer_bytes, uint64_t object_bytes,
-		     const struct warm_key *key, const struct warm_layer_name *name,
-		     struct warm_index **ret_index, struct warm_error *err)
+int warm_index_measure(const void *trailer, size_t trailer_bytes,
+		       const struct warm_layer_name *name, uint64_t *ret_raw_bytes,
+		       struct warm_error *err)
 {
-	struct warm_reader r = warm_reader_of(trailer, trailer_bytes);
+	const uint8_t *packed = (const uint8_t *)trailer + WARM_TRAILER_FIXED_BYTES;
 	uint8_t digest[32];
 
-	if (trailer_bytes != warm_trailer_bytes(name) || object_bytes < trailer_bytes)
-		return warm_error_set(err, WARM_CORRUPT, "the layer is cut short");
 	if (name->index_bytes > WARM_INDEX_BYTES)
 		return warm_error_set(err, WARM_LIMIT, "an index of %u bytes, over %u",
 				      name->index_bytes, WARM_INDEX_BYTES);
-	const uint8_t *packed = (const uint8_t *)trailer + WARM_TRAILER_FIXED_BYTES;
+	if (trailer_bytes != warm_trailer_bytes(name))
+		return warm_error_set(err, WARM_CORRUPT, "the layer is cut short");
 	int rc = warm_sha256(packed, name->index_bytes, digest, err);
 	if (rc != 0)
 		return rc;
 	if (memcmp(digest, name->digest, 32) != 0)
 		return warm_error_set(err, WARM_CORRUPT,
 				      "the index doesn't match the digest in the layer's name");
+	unsigned long long raw_bytes = ZSTD_getFrameContentSize(packed, name->index_bytes);
+	if (raw_bytes > WARM_INDEX_RAW_BYTES) /* unknown and error are there too */
+		return warm_error_set(err, WARM_CORRUPT, "the index has no size, or over %u bytes",
+				      WARM_INDEX_RAW_BYTES);
+	*ret_raw_bytes = raw_bytes;
+	return 0;
+}
+
+int warm_index_parse(const void *trailer, size_t trailer_bytes, uint64_t object_bytes,
+		     const struct warm_key *key, const struct warm_layer_name *name,
+		     struct warm_index **ret_index, struct warm_error *err)
+{
+	struct warm_reader r = warm_reader_of(trailer, trailer_bytes);
+	const uint8_t *packed = (const uint8_t *)trailer + WARM_TRAILER_FIXED_BYTES;
+	uint64_t measured = 0;
+
+	if (object_bytes < trailer_bytes)
+		return warm_error_set(err, WARM_CORRUPT, "the layer is cut short");
+	int rc = warm_index_measure(trailer, trailer_bytes, name, &measured, err);
+	if (rc != 0)
+		return rc;
 
 	uint32_t magic = warm_reader_u32(&r), length = warm_reader_u32(&r);
 	const uint8_t *header = warm_reader_take(&r, sizeof(header_magic));
@@ -455,8 +475,7 @@ int warm_index_parse(const void *trailer, size_t trailer_bytes, uint64_t object_
 				      "format %u.%u, newer than this program's %d", major, minor,
 				      WARM_FORMAT_MAJOR);
 	if (memcmp(again, name->digest, 32) != 0 || index_bytes != name->index_bytes ||
-	    raw_bytes > WARM_INDEX_RAW_BYTES ||
-	    ZSTD_getFrameContentSize(packed, index_bytes) != raw_bytes)
+	    raw_bytes != measured)
 		return warm_error_set(err, WARM_CORRUPT,
 				      "the header lies about the index's digest or length");
 	scope_free uint8_t *raw = malloc((size_t)raw_bytes + 1);

@@ -120,6 +120,12 @@ int warm_index_parse(const void *trailer, size_t trailer_bytes, uint64_t object_
 		     const struct warm_key *key, const struct warm_layer_name *name,
 		     struct warm_index **ret_index, struct warm_error *err) WARM_CHECKED;
 
+/* Verify the digest alone, and say how large the index is when it is decoded: before memory is
+ * taken for it. CORRUPT as above. */
+int warm_index_measure(const void *trailer, size_t trailer_bytes,
+		       const struct warm_layer_name *name, uint64_t *ret_raw_bytes,
+		       struct warm_error *err) WARM_CHECKED;
+
 /* The part that follows the digest check; for the fuzzer. */
 int warm_index_parse_raw(const void *raw, size_t raw_bytes, uint64_t frames_bytes,
 			 struct warm_index **ret_index, struct warm_error *err) WARM_CHECKED;

@@ -11,7 +11,6 @@
 enum {
 	INDEX_THREADS = 8,
 	INDEXES_BYTES = 48 << 20, /* of all indexes of a key, raw: what is more is refused */
-	RAW_BYTES_AT = 24,	  /* in the trailer */
 };
 
 void warm_notice(const struct warm_notices *notices, const char *event, const char *fmt, ...)
@@ -154,14 +153,14 @@ static int read_index(struct index_reader *r, struct warm_layer *layer, struct w
 				take_trailer, &t, r->call, err);
 	if (rc != 0)
 		return rc;
-	/* Before memory is taken for it; a header that lies is refused by the parser. */
-	struct warm_reader head = warm_reader_of(data + RAW_BYTES_AT, 4);
-	uint32_t raw_bytes = warm_reader_u32(&head);
-	if (atomic_fetch_add(&r->raw_bytes, raw_bytes) + raw_bytes > INDEXES_BYTES)
-		return warm_error_set(err, WARM_LIMIT, "%s: the key's indexes take over %d bytes",
-				      layer->object, INDEXES_BYTES);
-	rc = warm_index_parse(data, t.used, layer->object_bytes, &r->catalog->key, &layer->name,
-			      &layer->index, err);
+	uint64_t raw_bytes = 0;
+	rc = warm_index_measure(data, t.used, &layer->name, &raw_bytes, err);
+	if (rc == 0 && atomic_fetch_add(&r->raw_bytes, raw_bytes) + raw_bytes > INDEXES_BYTES)
+		rc = warm_error_set(err, WARM_LIMIT, "the key's indexes take over %d bytes",
+				    INDEXES_BYTES);
+	if (rc == 0)
+		rc = warm_index_parse(data, t.used, layer->object_bytes, &r->catalog->key,
+				      &layer->name, &layer->index, err);
 	if (rc != 0)
 		warm_error_context(err, "%s", layer->object);
 	return rc;

@@ -707,6 +707,12 @@ static int pack_one(struct round *r, const struct candidate *c, struct warm_erro
 	return 0;
 }
 
+/* Gone or closed to us; whatever else there is (no descriptors, no memory) may pass. */
+static bool is_lost(int rc)
+{
+	return rc == WARM_NOT_FOUND || rc == WARM_DENIED || rc == WARM_CORRUPT;
+}
+
 /* The directory may have gone, and another have come to its place. */
 static int check_volume(const struct warm_publisher *p, struct warm_error *err)
 {
@@ -752,7 +758,7 @@ static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 	warm_ledger_init(&r->ledger);
 	int rc = check_volume(p, err);
 	if (rc != 0) {
-		r->report->volume_lost = true;
+		r->report->volume_lost = is_lost(rc);
 		return rc;
 	}
 	if (!p->o.no_ledger)
@@ -762,7 +768,7 @@ static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 	rc = warm_scan_run(p->volume_fd, &p->roots, p->o.max_file_bytes, dir_fn, dir_arg, r->call,
 			   &r->scan, err);
 	if (rc != 0) {
-		r->report->volume_lost = rc != WARM_CANCELED && rc != WARM_NO_MEMORY;
+		r->report->volume_lost = is_lost(rc);
 		warm_error_context(err, "volume %s", p->o.volume);
 		return rc;
 	}

@@ -531,7 +531,8 @@ TEST(a_directory_in_the_output_is_never_another_programs)
 	NEEDS_NVRTC();
 	struct bench b = open_bench();
 	static const char *const sources[] = {
-		"__device__ const char *f = __FILE__; __global__ void k(char *a) { a[0] = f[1]; }\n",
+		"__device__ const char *f = __FILE__; __global__ void k(char *a) { a[0] = f[1]; "
+		"}\n",
 		"__device__ const char *f = WHERE; __global__ void k(char *a) { a[0] = f[1]; }\n",
 		"__device__ const char *f = __builtin_FILE(); "
 		"__global__ void k(char *a) { a[0] = f[1]; }\n",

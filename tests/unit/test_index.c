@@ -270,7 +270,7 @@ TEST(what_is_encoded_is_parsed_to_the_same)
 	};
 	struct warm_group groups[2] = {
 		{ "a@00000000000000ff", "file", older, 0xff, WARM_GROUP_CPU_BOUND, 0, 1 },
-		{ "b", "triton", id, 0, WARM_GROUP_FLAGS, 1, 2 },
+		{ "b", "triton", id, 0, WARM_GROUP_SELF_KEYED | WARM_GROUP_MUTABLE, 1, 2 },
 	};
 	struct warm_index index = {
 		.kind = WARM_BASE,
@@ -662,17 +662,41 @@ TEST(a_bound_group_whose_name_does_not_end_in_it_is_refused)
 	for (size_t i = 0; i < COUNT(names); i++) {
 		struct forged f = sound();
 		f.groups[1].bound = 0xff;
+		f.groups[1].flags = WARM_GROUP_CPU_BOUND;
 		f.groups[1].name = names[i];
 		refused(&f, "malformed");
 	}
 	struct forged f = sound();
 	f.groups[1].bound = 0xff;
+	f.groups[1].flags = WARM_GROUP_CPU_BOUND;
 	f.groups[1].name = "b@00000000000000ff";
 	struct sealed s = seal(&f);
 	struct warm_index *x = NULL;
 	assert_int_equal(parse(&s, &x, NULL), 0);
 	warm_index_free(x);
 	warm_buf_release(&s.trailer);
+}
+
+TEST(what_a_group_is_bound_to_fits_its_flags)
+{
+	static const unsigned both = WARM_GROUP_CPU_BOUND | WARM_GROUP_MOUNT_BOUND;
+	const struct {
+		uint64_t bound;
+		unsigned flags;
+	} wrong[] = { { 0xff, 0 },
+		      { 0xff, both },
+		      { 0, WARM_GROUP_CPU_BOUND },
+		      { 0, WARM_GROUP_MOUNT_BOUND },
+		      { 0, both } };
+
+	for (size_t i = 0; i < COUNT(wrong); i++) {
+		struct forged f = sound();
+		f.groups[1].bound = wrong[i].bound;
+		f.groups[1].flags = wrong[i].flags;
+		if (wrong[i].bound != 0)
+			f.groups[1].name = "b@00000000000000ff";
+		refused(&f, "malformed");
+	}
 }
 
 TEST(a_group_without_a_name_is_refused)
@@ -866,6 +890,7 @@ int main(void)
 		cmocka_unit_test(files_out_of_order_or_twice_in_a_group_are_refused),
 		cmocka_unit_test(flags_that_are_not_known_are_refused),
 		cmocka_unit_test(a_bound_group_whose_name_does_not_end_in_it_is_refused),
+		cmocka_unit_test(what_a_group_is_bound_to_fits_its_flags),
 		cmocka_unit_test(a_group_without_a_name_is_refused),
 		cmocka_unit_test(texts_over_their_limits_are_refused),
 		cmocka_unit_test(a_newer_major_is_unsupported_and_a_newer_minor_is_read),
