@@ -409,8 +409,8 @@ static int idle_until_signal(int signal_fd)
 /* After a last round that failed: a store may come back, but it must not hold the pod's end. */
 static bool worth_retrying(const struct sidecar *s)
 {
-	return s->status != 0 && s->status != WARM_DENIED && s->status != WARM_NO_MEMORY &&
-	       !s->last.volume_lost && warm_clock_ms() - s->ending_since_ms < LAST_RETRY_MS;
+	return s->status != 0 && s->status != WARM_DENIED && !s->last.volume_lost &&
+	       warm_clock_ms() - s->ending_since_ms < LAST_RETRY_MS;
 }
 
 static int run(struct sidecar *s)
