@@ -12,19 +12,6 @@ enum { MESSAGE_BYTES = 1 << 30, HEAD_BYTES = 8 };
 
 static const uint32_t wire_magic = 0x31767277;
 
-static void put_text(struct warm_buf *out, struct warm_kernel_text t)
-{
-	warm_buf_put_text(out, t.data, t.bytes);
-}
-
-static struct warm_kernel_text take_text(struct warm_reader *r)
-{
-	struct warm_kernel_text t;
-
-	t.data = warm_reader_text(r, &t.bytes);
-	return t;
-}
-
 static struct warm_kernel_text *take_texts(struct warm_reader *r, size_t *ret_n)
 {
 	size_t n = warm_reader_count(r, 2);
@@ -34,29 +21,29 @@ static struct warm_kernel_text *take_texts(struct warm_reader *r, size_t *ret_n)
 	if (t == NULL)
 		return NULL;
 	for (size_t i = 0; i < n; i++)
-		t[i] = take_text(r);
+		t[i] = warm_kernel_take_text(r);
 	*ret_n = n;
 	return t;
 }
 
 void warm_wire_put_request(struct warm_buf *out, const struct warm_wire_request *q)
 {
-	put_text(out, q->nvrtc);
-	put_text(out, q->builtins);
-	put_text(out, q->cwd);
-	put_text(out, q->name);
-	put_text(out, q->source);
+	warm_kernel_put_text(out, q->nvrtc);
+	warm_kernel_put_text(out, q->builtins);
+	warm_kernel_put_text(out, q->cwd);
+	warm_kernel_put_text(out, q->name);
+	warm_kernel_put_text(out, q->source);
 	warm_buf_put_u8(out, q->trace);
 	warm_buf_put_uv(out, q->n_options);
 	for (size_t i = 0; i < q->n_options; i++)
-		put_text(out, q->options[i]);
+		warm_kernel_put_text(out, q->options[i]);
 	warm_buf_put_uv(out, q->n_expressions);
 	for (size_t i = 0; i < q->n_expressions; i++)
-		put_text(out, q->expressions[i]);
+		warm_kernel_put_text(out, q->expressions[i]);
 	warm_buf_put_uv(out, q->n_headers);
 	for (size_t i = 0; i < q->n_headers; i++) {
-		put_text(out, q->headers[i].name);
-		put_text(out, q->headers[i].source);
+		warm_kernel_put_text(out, q->headers[i].name);
+		warm_kernel_put_text(out, q->headers[i].source);
 	}
 }
 
@@ -74,11 +61,11 @@ int warm_wire_parse_request(const void *data, size_t bytes, struct warm_wire_req
 	struct warm_reader r = warm_reader_of(data, bytes);
 	struct warm_wire_request q = { 0 };
 
-	q.nvrtc = take_text(&r);
-	q.builtins = take_text(&r);
-	q.cwd = take_text(&r);
-	q.name = take_text(&r);
-	q.source = take_text(&r);
+	q.nvrtc = warm_kernel_take_text(&r);
+	q.builtins = warm_kernel_take_text(&r);
+	q.cwd = warm_kernel_take_text(&r);
+	q.name = warm_kernel_take_text(&r);
+	q.source = warm_kernel_take_text(&r);
 	q.trace = warm_reader_u8(&r) != 0;
 	q.options = take_texts(&r, &q.n_options);
 	q.expressions = take_texts(&r, &q.n_expressions);
@@ -90,8 +77,8 @@ int warm_wire_parse_request(const void *data, size_t bytes, struct warm_wire_req
 		return warm_error_nomem(err, bytes);
 	}
 	for (; q.n_headers < n; q.n_headers++) {
-		headers[q.n_headers].name = take_text(&r);
-		headers[q.n_headers].source = take_text(&r);
+		headers[q.n_headers].name = warm_kernel_take_text(&r);
+		headers[q.n_headers].source = warm_kernel_take_text(&r);
 	}
 	if (r.bad || r.at != r.bytes) {
 		warm_wire_release_request(&q);
@@ -105,23 +92,15 @@ void warm_wire_put_response(struct warm_buf *out, const struct warm_wire_respons
 {
 	warm_buf_put_u8(out, (uint8_t)a->outcome);
 	warm_buf_put_u32(out, (uint32_t)a->nvrtc_result);
-	put_text(out, a->message);
-	put_text(out, a->uncacheable);
-	put_text(out, a->log);
+	warm_kernel_put_text(out, a->message);
+	warm_kernel_put_text(out, a->uncacheable);
+	warm_kernel_put_text(out, a->log);
 	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++)
-		put_text(out, a->outputs[k]);
+		warm_kernel_put_text(out, a->outputs[k]);
 	warm_buf_put_uv(out, a->n_lowered);
 	for (size_t i = 0; i < a->n_lowered; i++)
-		put_text(out, a->lowered[i]);
-	warm_buf_put_uv(out, a->n_deps);
-	for (size_t i = 0; i < a->n_deps; i++) {
-		warm_buf_put_u8(out, (uint8_t)a->deps[i].kind);
-		warm_buf_put_u8(out, a->deps[i].relative);
-		put_text(out, a->deps[i].path);
-		warm_buf_put_uv(out, a->deps[i].size);
-		warm_buf_put_u64(out, a->deps[i].digest.low);
-		warm_buf_put_u64(out, a->deps[i].digest.high);
-	}
+		warm_kernel_put_text(out, a->lowered[i]);
+	warm_kernel_put_deps(out, a->deps, a->n_deps);
 }
 
 void warm_wire_release_response(struct warm_wire_response *a)
@@ -139,28 +118,15 @@ int warm_wire_parse_response(const void *data, size_t bytes,
 
 	a.outcome = (enum warm_wire_outcome)warm_reader_u8(&r);
 	a.nvrtc_result = (int)warm_reader_u32(&r);
-	a.message = take_text(&r);
-	a.uncacheable = take_text(&r);
-	a.log = take_text(&r);
+	a.message = warm_kernel_take_text(&r);
+	a.uncacheable = warm_kernel_take_text(&r);
+	a.log = warm_kernel_take_text(&r);
 	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++)
-		a.outputs[k] = take_text(&r);
+		a.outputs[k] = warm_kernel_take_text(&r);
 	a.lowered = take_texts(&r, &a.n_lowered);
-	size_t n = warm_reader_count(&r, 21);
-	a.deps = calloc(n + 1, sizeof(*a.deps));
-	if (a.lowered == NULL || a.deps == NULL) {
+	if (warm_kernel_take_deps(&r, &a.deps, &a.n_deps) != 0 || a.lowered == NULL) {
 		warm_wire_release_response(&a);
 		return warm_error_nomem(err, bytes);
-	}
-	for (; a.n_deps < n; a.n_deps++) {
-		struct warm_kernel_dep *d = &a.deps[a.n_deps];
-		uint8_t kind = warm_reader_u8(&r);
-		r.bad = r.bad || kind > WARM_KERNEL_DEP_CWD;
-		d->kind = (enum warm_kernel_dep_kind)(kind & 3);
-		d->relative = warm_reader_u8(&r) != 0;
-		d->path = take_text(&r);
-		d->size = warm_reader_uv(&r);
-		d->digest.low = warm_reader_u64(&r);
-		d->digest.high = warm_reader_u64(&r);
 	}
 	if (r.bad || r.at != r.bytes || a.outcome > WARM_WIRE_FAILED) {
 		warm_wire_release_response(&a);

@@ -346,7 +346,7 @@ static void schedule(struct sidecar *s)
 		if (due > now + opt.interval_ms && opt.interval_ms > settle)
 			due = now + opt.interval_ms;
 	} else if (!s->changed) {
-		if (!s->by_clock && !atomic_load(&s->too_many_dirs))
+		if (!s->by_clock && !atomic_load(&s->too_many_dirs) && s->last.left == 0)
 			return;
 		due = now + jitter(opt.interval_ms);
 	}

@@ -33,17 +33,50 @@ static bool text_equal(struct warm_kernel_text a, struct warm_kernel_text b)
 	return a.bytes == b.bytes && memcmp(a.data, b.data, a.bytes) == 0;
 }
 
-static void put_text(struct warm_buf *out, struct warm_kernel_text t)
+void warm_kernel_put_text(struct warm_buf *out, struct warm_kernel_text text)
 {
-	warm_buf_put_text(out, t.data, t.bytes);
+	warm_buf_put_text(out, text.data, text.bytes);
 }
 
-static struct warm_kernel_text take_text(struct warm_reader *r)
+struct warm_kernel_text warm_kernel_take_text(struct warm_reader *r)
 {
 	struct warm_kernel_text t;
 
 	t.data = warm_reader_text(r, &t.bytes);
 	return t;
+}
+
+void warm_kernel_put_deps(struct warm_buf *out, const struct warm_kernel_dep *deps, size_t n)
+{
+	warm_buf_put_uv(out, n);
+	for (size_t i = 0; i < n; i++) {
+		warm_buf_put_u8(out, (uint8_t)deps[i].kind);
+		warm_buf_put_u8(out, deps[i].relative);
+		warm_kernel_put_text(out, deps[i].path);
+		warm_buf_put_uv(out, deps[i].size);
+		put_hash(out, deps[i].digest);
+	}
+}
+
+int warm_kernel_take_deps(struct warm_reader *r, struct warm_kernel_dep **ret_deps, size_t *ret_n)
+{
+	size_t n = warm_reader_count(r, 21);
+	struct warm_kernel_dep *deps = calloc(n + 1, sizeof(*deps));
+
+	if (deps == NULL)
+		return WARM_NO_MEMORY;
+	for (size_t i = 0; i < n; i++) {
+		uint8_t kind = warm_reader_u8(r);
+		r->bad = r->bad || kind > WARM_KERNEL_DEP_CWD;
+		deps[i].kind = (enum warm_kernel_dep_kind)(kind & 3);
+		deps[i].relative = warm_reader_u8(r) != 0;
+		deps[i].path = warm_kernel_take_text(r);
+		deps[i].size = warm_reader_uv(r);
+		deps[i].digest = take_hash(r);
+	}
+	*ret_deps = deps;
+	*ret_n = n;
+	return 0;
 }
 
 struct warm_hash128 warm_kernel_fingerprint(const struct warm_kernel_inputs *in,
@@ -112,34 +145,26 @@ void warm_kernel_entry_encode(const struct warm_kernel_entry *e, struct warm_buf
 
 	warm_buf_put(out, entry_magic, sizeof(entry_magic));
 	put_hash(out, e->fingerprint);
-	put_text(out, in->compiler);
-	put_text(out, in->environment);
-	put_text(out, in->name);
+	warm_kernel_put_text(out, in->compiler);
+	warm_kernel_put_text(out, in->environment);
+	warm_kernel_put_text(out, in->name);
 	warm_buf_put_uv(out, in->n_options);
 	for (size_t i = 0; i < in->n_options; i++)
-		put_text(out, in->options[i]);
+		warm_kernel_put_text(out, in->options[i]);
 	warm_buf_put_uv(out, in->n_expressions);
 	for (size_t i = 0; i < in->n_expressions; i++) {
-		put_text(out, in->expressions[i]);
-		put_text(out, e->lowered[i]);
+		warm_kernel_put_text(out, in->expressions[i]);
+		warm_kernel_put_text(out, e->lowered[i]);
 	}
 	warm_buf_put_uv(out, in->source_bytes);
 	put_hash(out, in->source_digest);
 	warm_buf_put_uv(out, in->headers_bytes);
 	warm_buf_put_uv(out, in->n_headers);
 	put_hash(out, in->headers_digest);
-	warm_buf_put_uv(out, e->n_deps);
-	for (size_t i = 0; i < e->n_deps; i++) {
-		const struct warm_kernel_dep *d = &e->deps[i];
-		warm_buf_put_u8(out, (uint8_t)d->kind);
-		warm_buf_put_u8(out, d->relative);
-		put_text(out, d->path);
-		warm_buf_put_uv(out, d->size);
-		put_hash(out, d->digest);
-	}
+	warm_kernel_put_deps(out, e->deps, e->n_deps);
 	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++)
-		put_text(out, e->outputs[k]);
-	put_text(out, e->log);
+		warm_kernel_put_text(out, e->outputs[k]);
+	warm_kernel_put_text(out, e->log);
 	if (!out->failed)
 		put_hash(out, warm_hash128(out->data + start, out->bytes - start));
 }
@@ -166,16 +191,16 @@ static int parse_body(struct warm_reader *r, struct warm_kernel_entry *e)
 	struct warm_kernel_inputs *in = &e->inputs;
 	size_t n;
 
-	in->compiler = take_text(r);
-	in->environment = take_text(r);
-	in->name = take_text(r);
+	in->compiler = warm_kernel_take_text(r);
+	in->environment = warm_kernel_take_text(r);
+	in->name = warm_kernel_take_text(r);
 	struct warm_kernel_text *options = table(r, 2, sizeof(*options), &n);
 	in->options = options;
 	if (n > 0 && options == NULL)
 		return WARM_NO_MEMORY;
 	in->n_options = n;
 	for (size_t i = 0; i < n; i++)
-		options[i] = take_text(r);
+		options[i] = warm_kernel_take_text(r);
 	struct warm_kernel_text *expressions = table(r, 4, sizeof(*expressions), &n);
 	in->expressions = expressions;
 	e->lowered = calloc(n + 1, sizeof(*e->lowered));
@@ -183,32 +208,19 @@ static int parse_body(struct warm_reader *r, struct warm_kernel_entry *e)
 		return WARM_NO_MEMORY;
 	in->n_expressions = n;
 	for (size_t i = 0; i < n; i++) {
-		expressions[i] = take_text(r);
-		e->lowered[i] = take_text(r);
+		expressions[i] = warm_kernel_take_text(r);
+		e->lowered[i] = warm_kernel_take_text(r);
 	}
 	in->source_bytes = warm_reader_uv(r);
 	in->source_digest = take_hash(r);
 	in->headers_bytes = warm_reader_uv(r);
 	in->n_headers = (uint32_t)warm_reader_uv(r);
 	in->headers_digest = take_hash(r);
-	e->deps = table(r, 21, sizeof(*e->deps), &n);
-	if (n > 0 && e->deps == NULL)
+	if (warm_kernel_take_deps(r, &e->deps, &e->n_deps) != 0)
 		return WARM_NO_MEMORY;
-	e->n_deps = n;
-	for (size_t i = 0; i < n; i++) {
-		struct warm_kernel_dep *d = &e->deps[i];
-		uint8_t kind = warm_reader_u8(r);
-		if (kind > WARM_KERNEL_DEP_CWD)
-			r->bad = true;
-		d->kind = (enum warm_kernel_dep_kind)(kind & 3);
-		d->relative = warm_reader_u8(r) != 0;
-		d->path = take_text(r);
-		d->size = warm_reader_uv(r);
-		d->digest = take_hash(r);
-	}
 	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++)
-		e->outputs[k] = take_text(r);
-	e->log = take_text(r);
+		e->outputs[k] = warm_kernel_take_text(r);
+	e->log = warm_kernel_take_text(r);
 	return r->bad || r->at != r->bytes ? WARM_CORRUPT : 0;
 }
 

@@ -86,6 +86,15 @@ bool warm_kernel_inputs_equal(const struct warm_kernel_inputs *a,
 struct warm_hash128 warm_kernel_deps_digest(const struct warm_kernel_dep *deps, size_t n,
 					    struct warm_hasher *hasher);
 
+/* The fields that entries and the helper's messages share. A text is written with a NUL behind it;
+ * taking one that is malformed makes the reader bad. */
+void warm_kernel_put_text(struct warm_buf *out, struct warm_kernel_text text);
+struct warm_kernel_text warm_kernel_take_text(struct warm_reader *r);
+void warm_kernel_put_deps(struct warm_buf *out, const struct warm_kernel_dep *deps, size_t n);
+/* Allocates `*ret_deps`, also when there are none. NO_MEMORY; a malformed list makes `r` bad. */
+int warm_kernel_take_deps(struct warm_reader *r, struct warm_kernel_dep **ret_deps,
+			  size_t *ret_n) WARM_CHECKED;
+
 /* Write an entry. Errors show in `out->failed`. */
 void warm_kernel_entry_encode(const struct warm_kernel_entry *entry, struct warm_buf *out);
 

@@ -418,6 +418,7 @@ static int collect(struct round *r, struct warm_error *err)
 			else
 				report->inert++;
 		}
+		report->left += standing == LEFT;
 		if (standing == LEFT ||
 		    (self_keyed_only && (g->flags & WARM_GROUP_SELF_KEYED) == 0))
 			continue;

@@ -49,7 +49,8 @@ struct warm_publish_report {
 	size_t waiting;		      /* groups that are new but not settled, or being written */
 	size_t torn;		      /* groups that are new and not whole */
 	size_t withheld;	      /* groups never published: secrets, unreadable files */
-	size_t present;		      /* new groups that the store had already */
+	size_t left;	/* groups by fallback that nobody opened yet: a read makes no event */
+	size_t present; /* new groups that the store had already */
 	size_t volume_groups;
 	size_t used, inert; /* restored groups: opened since, or not */
 	int64_t scan_ms, pack_ms, put_ms;
