@@ -124,7 +124,7 @@ SOURCES := $(shell find lib initcache sidecar compiler cli tests bench -name '*.
 lint:
 	$(Q)scripts/check-layers
 	$(Q)clang-format --dry-run -Werror $(SOURCES)
-	$(Q)shellcheck $$(grep -lE '^#!.*(ba)?sh' -r scripts bench tests .ci | sort)
+	$(Q)shellcheck -x $$(grep -lE '^#!.*(ba)?sh' -r scripts bench tests .ci | sort)
 	$(Q)scripts/tidy $(filter-out tests/%,$(filter %.c,$(SOURCES)))
 format:
 	$(Q)clang-format -i $(SOURCES)

@@ -105,7 +105,7 @@ static int find_builtins(struct warm_nvrtc *n, struct warm_error *err)
 		const char *own = strstr(strrchr(real, '/'), ".so.");
 		size_t k = own != NULL ? strlen(own + 4) : 0;
 		/* 13.0.88 beside 13.0.88, and 13.0 beside 13.0.88 */
-		bool match = k > 2 && strncmp(own + 4, version, k) == 0;
+		bool match = k > 2 && strlen(version) >= k && memcmp(own + 4, version, k) == 0;
 		if (strcmp(real, first) != 0)
 			different++;
 		if (first[0] == '\0' || (match && !matched))

@@ -286,7 +286,7 @@ static bool name_in_outputs(const struct compile *c)
 		return false;
 	for (size_t i = 0; i < name.bytes; i++)
 		warm_buf_printf(&list, "%s%u", i > 0 ? ", " : "", (unsigned char)name.data[i]);
-	if (list.failed)
+	if (list.failed || list.data == NULL)
 		return true;
 	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++) {
 		struct warm_kernel_text out = c->a.outputs[k];
