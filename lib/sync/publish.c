@@ -473,7 +473,7 @@ static int ask_store(struct round *r, struct warm_error *err)
 	r->last_id = p->catalog.newest;
 	r->report->complete = warm_catalog_complete(&p->catalog) != NULL;
 
-	size_t kept = 0, own = 0;
+	size_t kept = 0;
 	for (size_t i = 0; i < r->n_candidates; i++) {
 		struct candidate *c = &r->candidates[i];
 		const struct warm_ledger_group *l = warm_ledger_find(&r->ledger, c->group->name);
@@ -485,11 +485,9 @@ static int ask_store(struct round *r, struct warm_error *err)
 			r->report->withheld++;
 			continue;
 		}
-		own += !c->mutable;
 		r->candidates[kept++] = *c;
 	}
-	/* Mutable files ride along; alone they are no reason. */
-	r->n_candidates = own > 0 ? kept : 0;
+	r->n_candidates = kept;
 	if (r->n_candidates > 1)
 		qsort(r->candidates, kept, sizeof(*r->candidates),
 		      r->mode == WARM_PUBLISH_FINAL ? smallest_first : by_name);
@@ -798,7 +796,7 @@ static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 			r->complete = NULL;
 			break; /* a last round comes, in its own order */
 		}
-		/* All others changed under us: then mutable ones wait too. */
+		/* Mutable files come last and ride along; alone they are no reason. */
 		if (r->candidates[i].mutable && r->report->groups + r->n_packed == 0)
 			break;
 		rc = pack_one(r, &r->candidates[i], err);

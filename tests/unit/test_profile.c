@@ -341,6 +341,32 @@ TEST(an_elf_file_whose_program_headers_lie_past_its_end_is_not_whole)
 	assert_int_equal(cut, WARM_WHOLE_NO);
 }
 
+TEST(an_elf_file_whose_section_lies_past_its_end_is_not_whole)
+{
+	/* Section headers first: a cut at the end takes only what they point at. */
+	struct scratch s = scratch_open();
+	struct {
+		Elf64_Ehdr head;
+		Elf64_Shdr sections[2];
+		char code[64];
+	} elf = { 0 };
+
+	memcpy(elf.head.e_ident, ELFMAG, SELFMAG);
+	elf.head.e_ident[EI_CLASS] = ELFCLASS64;
+	elf.head.e_shoff = sizeof(elf.head);
+	elf.head.e_shnum = 2;
+	elf.head.e_shentsize = sizeof(Elf64_Shdr);
+	elf.sections[1].sh_type = SHT_PROGBITS;
+	elf.sections[1].sh_offset = offsetof(__typeof__(elf), code);
+	elf.sections[1].sh_size = sizeof(elf.code);
+	put_file(s.fd, "x.so", &elf, sizeof(elf), 0644, 0);
+	assert_int_equal(whole_file(s.fd, WARM_PROFILE_FILE, 0, "x.so"), WARM_WHOLE_YES);
+	put_file(s.fd, "x.so", &elf, sizeof(elf) - 1, 0644, 0);
+	enum warm_whole cut = whole_file(s.fd, WARM_PROFILE_FILE, 0, "x.so");
+	scratch_close(&s);
+	assert_int_equal(cut, WARM_WHOLE_NO);
+}
+
 TEST(what_is_no_elf_but_has_its_name_is_not_whole)
 {
 	struct scratch s = scratch_open();
@@ -710,6 +736,7 @@ int main(void)
 		cmocka_unit_test(hashes_of_cpu_and_mount_are_stable_and_never_zero),
 		cmocka_unit_test(a_real_shared_object_is_whole_and_no_cut_of_it_is),
 		cmocka_unit_test(an_elf_file_whose_program_headers_lie_past_its_end_is_not_whole),
+		cmocka_unit_test(an_elf_file_whose_section_lies_past_its_end_is_not_whole),
 		cmocka_unit_test(what_is_no_elf_but_has_its_name_is_not_whole),
 		cmocka_unit_test(a_file_that_nothing_is_known_of_is_unknown),
 		cmocka_unit_test(a_triton_directory_is_whole_with_its_group_file_and_all_children),
