@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "compiler/wire.h"
 #include "lib/base/clock.h"
@@ -30,7 +31,7 @@ const char *const warm_nvrtc_environment[] = {
 	NULL,
 };
 
-enum { MAX_ENVIRONMENT = 24 };
+enum { MAX_ENVIRONMENT = 24, END_MS = 2000 };
 
 static bool try_helper(const char *path, char *ret_path, size_t bytes)
 {
@@ -145,6 +146,22 @@ static int move_up(int *fd)
 	return up;
 }
 
+/* It has nothing left to do; one that doesn't end soon is made to. */
+static pid_t wait_for_end(pid_t pid, int *ret_status)
+{
+	struct timespec nap = { .tv_nsec = 1000000 };
+	int64_t end_ms = warm_clock_ms() + END_MS;
+
+	for (;;) {
+		pid_t waited = waitpid(pid, ret_status, WNOHANG);
+		if (waited > 0 || (waited < 0 && errno != EINTR))
+			return waited;
+		if (warm_clock_ms() > end_ms)
+			kill(pid, SIGKILL);
+		nanosleep(&nap, NULL);
+	}
+}
+
 int warm_helper_run(const char *helper, const char *environment, const struct warm_buf *request,
 		    int64_t timeout_ms, uint8_t **ret_data, size_t *ret_bytes,
 		    struct warm_error *err)
@@ -165,14 +182,14 @@ int warm_helper_run(const char *helper, const char *environment, const struct wa
 	rc = warm_wire_send(ours, request, deadline, err);
 	if (rc == 0)
 		rc = warm_wire_receive(ours, deadline, ret_data, ret_bytes, err);
-	close(take_fd(&ours)); /* the helper ends */
-	if (rc == WARM_CANCELED)
+	/* The helper ends when the socket does. A fork of the host may hold a copy of ours: so not
+	 * by close() alone. */
+	shutdown(ours, SHUT_RDWR);
+	close(take_fd(&ours));
+	if (rc != 0 && rc != WARM_NOT_FOUND)
 		kill(pid, SIGKILL);
 	int status = 0;
-	pid_t waited;
-	do {
-		waited = waitpid(pid, &status, 0);
-	} while (waited < 0 && errno == EINTR);
+	pid_t waited = wait_for_end(pid, &status);
 	if (rc == WARM_NOT_FOUND) {
 		/* ECHILD: the host takes its children itself, or ignores SIGCHLD. */
 		if (waited < 0)

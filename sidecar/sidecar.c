@@ -97,6 +97,7 @@ struct sidecar {
 	/* schedule, monotonic ms; 0: none */
 	int64_t next_round_ms, next_status_ms, last_publish_ms, last_new_ms;
 	int64_t backoff_ms;
+	int64_t allowed_ms; /* no round before this: an interval after the last publish */
 	unsigned fruitless; /* looks in a row at groups that don't settle */
 	bool changed;	    /* something happened since the last round began */
 	bool now;	    /* SIGUSR1 */
@@ -208,6 +209,7 @@ static void *work(void *arg)
 		.volume = opt.volume,
 		.settle_ms = opt.settle_ms,
 		.max_file_bytes = opt.max_file_bytes,
+		.complete_after_ms = opt.complete_after_ms,
 		.hurry = &s->hurry,
 		.roots = &s->target.roots,
 		.notices = &warm_log_notices,
@@ -240,7 +242,7 @@ static void start_round(struct sidecar *s, enum warm_publish_mode mode)
 
 	s->mode = mode;
 	s->complete = NULL;
-	if (mode == WARM_PUBLISH_FINAL && s->last.volume_groups > 0 &&
+	if (mode == WARM_PUBLISH_FINAL && s->last.volume_groups > 0 && !s->changed &&
 	    now - s->last_new_ms >= opt.complete_after_ms)
 		s->complete = "";
 	s->changed = false;
@@ -250,6 +252,8 @@ static void start_round(struct sidecar *s, enum warm_publish_mode mode)
 	if (!s->working) {
 		s->status = warm_error_set(&s->error, WARM_NO_MEMORY, "can't start a thread");
 		s->next_round_ms = now + BACKOFF_MS;
+		s->changed = true;
+		s->final_done = mode == WARM_PUBLISH_FINAL;
 	}
 }
 
@@ -304,6 +308,7 @@ static void end_round(struct sidecar *s)
 		s->last_new_ms = now;
 	if (r->layers > 0) {
 		s->last_publish_ms = now;
+		s->allowed_ms = now + jitter(opt.interval_ms);
 		warm_log(WARM_LOG_INFO, "published",
 			 "%zu groups, %zu files, %.1f MiB as %zu layers of %.1f MiB; scan %lld ms, "
 			 "pack %lld ms, put %lld ms; %zu waiting, %zu torn%s",
@@ -321,8 +326,10 @@ static void end_round(struct sidecar *s)
 		s->next_round_ms = now + jitter(s->backoff_ms);
 		s->changed = true;
 		/* The volume may have come back as another directory. */
-		warm_publisher_free(s->publisher);
-		s->publisher = NULL;
+		if (s->last.volume_lost) {
+			warm_publisher_free(s->publisher);
+			s->publisher = NULL;
+		}
 	} else {
 		s->backoff_ms = 0;
 	}
@@ -335,25 +342,29 @@ static void end_round(struct sidecar *s)
 static void schedule(struct sidecar *s)
 {
 	int64_t now = warm_clock_ms(), settle = opt.settle_ms > 100 ? opt.settle_ms : 100;
+	int64_t due;
 
-	if (s->working || s->next_round_ms != 0)
-		return;
-	if (s->changed)
+	if (s->working || s->backoff_ms != 0)
+		return; /* after a failure its own date stands */
+	if (s->changed) {
 		s->fruitless = 0;
-	int64_t due = now + settle;
-	if (!s->changed && s->last.waiting + s->last.torn > 0) {
+		due = now + settle;
+	} else if (s->next_round_ms != 0) {
+		return;
+	} else if (s->last.waiting + s->last.torn > 0) {
 		due = now + (settle << (s->fruitless < 6 ? s->fruitless++ : 6));
 		if (due > now + opt.interval_ms && opt.interval_ms > settle)
 			due = now + opt.interval_ms;
-	} else if (!s->changed) {
-		if (!s->by_clock && !atomic_load(&s->too_many_dirs) && s->last.left == 0)
-			return;
+	} else if (s->by_clock || atomic_load(&s->too_many_dirs) || s->last.left > 0) {
 		due = now + jitter(opt.interval_ms);
+	} else {
+		return;
 	}
-	int64_t allowed = s->last_publish_ms + jitter(opt.interval_ms);
-	if (s->last_publish_ms != 0 && due < allowed)
-		due = allowed;
-	s->next_round_ms = due;
+	if (due < s->allowed_ms)
+		due = s->allowed_ms;
+	/* Something new brings the next look forward, and never puts it off. */
+	if (s->next_round_ms == 0 || due < s->next_round_ms)
+		s->next_round_ms = due;
 }
 
 static void arm_timer(const struct sidecar *s)
@@ -410,7 +421,7 @@ static int idle_until_signal(int signal_fd)
 static bool worth_retrying(const struct sidecar *s)
 {
 	return s->status != 0 && s->status != WARM_DENIED && !s->last.volume_lost &&
-	       warm_clock_ms() - s->ending_since_ms < LAST_RETRY_MS;
+	       s->next_round_ms - s->ending_since_ms < LAST_RETRY_MS;
 }
 
 static int run(struct sidecar *s)

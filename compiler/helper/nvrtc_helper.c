@@ -638,6 +638,19 @@ static int answer(const struct warm_wire_request *q)
 	return rc;
 }
 
+/* The host's files are none of ours. */
+static void close_others(void)
+{
+#ifdef SYS_close_range
+	if (syscall(SYS_close_range, 3u, ~0u, 0u) == 0)
+		return;
+#endif
+	struct rlimit limit;
+	rlim_t end = getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 1024;
+	for (rlim_t fd = 3; fd < end && fd < 65536; fd++)
+		close((int)fd);
+}
+
 int main(void)
 {
 	struct rlimit no_core = { 0, 0 };
@@ -648,10 +661,7 @@ int main(void)
 					   "is started by it.\n";
 		return write(STDERR_FILENO, text, sizeof(text) - 1) < 0 ? 1 : 2;
 	}
-#ifdef SYS_close_range
-	/* The host's files are none of ours. */
-	syscall(SYS_close_range, 3u, ~0u, 0u);
-#endif
+	close_others();
 	setrlimit(RLIMIT_CORE, &no_core);
 	for (;;) {
 		scope_free uint8_t *data = NULL;

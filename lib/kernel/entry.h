@@ -75,7 +75,6 @@ struct warm_kernel_entry {
 	struct warm_kernel_text *lowered; /* per name expression; empty: none */
 	struct warm_kernel_text outputs[WARM_KERNEL_OUTPUTS];
 	struct warm_kernel_text log;
-	void *tables; /* what the arrays above live in */
 };
 
 /* The fingerprint of inputs; dependencies are no part of it. */

@@ -20,8 +20,6 @@ enum {
 	SIGNATURE_ROOM = 2 + 2 + 8 + 64, /* algorithm, reserved, key id, signature */
 	PROFILE_BYTES = 32,
 	TEXT_BYTES = 1024,
-	MAX_RATIO = 2048, /* of a layer as a whole, above RATIO_SLACK */
-	RATIO_SLACK = 64 << 20,
 	MAX_COPIES = 64, /* of a path, for as many CPUs or mount paths */
 };
 
@@ -95,6 +93,42 @@ static void put_body(const struct warm_index *index, struct warm_buf *out)
 	}
 }
 
+/* One path is there once for whatever it is bound to, and for few things at all: what compares
+ * groups by path need not fear a layer that repeats one. */
+static int check_copies(const struct warm_index *index, struct warm_error *err)
+{
+	size_t capacity = 64;
+	char shown[96];
+
+	while (capacity < 2 * index->n_files)
+		capacity *= 2;
+	struct slot {
+		const char *path;
+		uint64_t bound;
+	};
+	scope_free struct slot *slots = calloc(capacity, sizeof(*slots));
+	if (slots == NULL)
+		return warm_error_nomem(err, capacity * sizeof(*slots));
+	for (size_t i = 0; i < index->n_groups; i++) {
+		const struct warm_group *g = &index->groups[i];
+		for (size_t k = 0; k < g->n_files; k++) {
+			const char *path = index->files[g->first_file + k].path;
+			size_t at = warm_hash64(path, strlen(path)) & (capacity - 1), copies = 0;
+			for (; slots[at].path != NULL; at = (at + 1) & (capacity - 1)) {
+				if (strcmp(slots[at].path, path) != 0)
+					continue;
+				if (slots[at].bound == g->bound || ++copies >= MAX_COPIES)
+					return warm_error_set(
+						err, WARM_CORRUPT, "file '%s' is there %s",
+						warm_path_printable(path, shown, sizeof(shown)),
+						copies >= MAX_COPIES ? "too often" : "twice");
+			}
+			slots[at] = (struct slot){ path, g->bound };
+		}
+	}
+	return 0;
+}
+
 int warm_index_encode(const struct warm_index *index, struct warm_buf *ret_trailer,
 		      struct warm_layer_name *ret_name, struct warm_error *err)
 {
@@ -102,6 +136,10 @@ int warm_index_encode(const struct warm_index *index, struct warm_buf *ret_trail
 	struct warm_layer_name name = { .kind = index->kind, .id = index->id };
 	static const uint8_t room[SIGNATURE_ROOM];
 
+	/* A layer that readers refuse is worse than none. */
+	int rc = check_copies(index, err);
+	if (rc != 0)
+		return rc;
 	put_body(index, &raw);
 	if (raw.failed)
 		return warm_error_nomem(err, raw.bytes);
@@ -119,7 +157,7 @@ int warm_index_encode(const struct warm_index *index, struct warm_buf *ret_trail
 	if (bytes > WARM_INDEX_BYTES)
 		return warm_error_set(err, WARM_LIMIT, "the index takes %zu bytes, over %u", bytes,
 				      WARM_INDEX_BYTES);
-	int rc = warm_sha256(packed, bytes, name.digest, err);
+	rc = warm_sha256(packed, bytes, name.digest, err);
 	if (rc != 0)
 		return rc;
 	name.index_bytes = (uint32_t)bytes;
@@ -218,8 +256,8 @@ static int parse_frames(struct warm_reader *r, struct warm_index *index, struct 
 		index->bytes += bytes;
 		index->raw_bytes += raw;
 	}
-	if (index->raw_bytes > RATIO_SLACK &&
-	    (index->raw_bytes - RATIO_SLACK) / MAX_RATIO > index->bytes)
+	if (index->raw_bytes > WARM_RATIO_SLACK &&
+	    (index->raw_bytes - WARM_RATIO_SLACK) / WARM_MAX_RATIO > index->bytes)
 		return warm_error_set(err, WARM_LIMIT, "%llu bytes that decode to %llu",
 				      (unsigned long long)index->bytes,
 				      (unsigned long long)index->raw_bytes);
@@ -278,42 +316,6 @@ static bool name_is_sound(const struct warm_group *g)
 		return n > 0;
 	snprintf(suffix, sizeof(suffix), "@%016llx", (unsigned long long)g->bound);
 	return n > 17 && strcmp(g->name + n - 17, suffix) == 0;
-}
-
-/* One path is there once for whatever it is bound to, and for few things at all: what compares
- * groups by path need not fear a layer that repeats one. */
-static int check_copies(const struct warm_index *index, struct warm_error *err)
-{
-	size_t capacity = 64;
-	char shown[96];
-
-	while (capacity < 2 * index->n_files)
-		capacity *= 2;
-	struct slot {
-		const char *path;
-		uint64_t bound;
-	};
-	scope_free struct slot *slots = calloc(capacity, sizeof(*slots));
-	if (slots == NULL)
-		return warm_error_nomem(err, capacity * sizeof(*slots));
-	for (size_t i = 0; i < index->n_groups; i++) {
-		const struct warm_group *g = &index->groups[i];
-		for (size_t k = 0; k < g->n_files; k++) {
-			const char *path = index->files[g->first_file + k].path;
-			size_t at = warm_hash64(path, strlen(path)) & (capacity - 1), copies = 0;
-			for (; slots[at].path != NULL; at = (at + 1) & (capacity - 1)) {
-				if (strcmp(slots[at].path, path) != 0)
-					continue;
-				if (slots[at].bound == g->bound || ++copies >= MAX_COPIES)
-					return warm_error_set(
-						err, WARM_CORRUPT, "file '%s' is there %s",
-						warm_path_printable(path, shown, sizeof(shown)),
-						copies >= MAX_COPIES ? "too often" : "twice");
-			}
-			slots[at] = (struct slot){ path, g->bound };
-		}
-	}
-	return 0;
 }
 
 static int parse_groups(struct warm_reader *r, struct warm_index *index, struct arena *arena,

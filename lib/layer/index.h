@@ -31,6 +31,10 @@
 #define WARM_INDEX_RAW_BYTES (16u << 20) /* the most that an index decodes to */
 #define WARM_INDEX_BYTES (8u << 20)	 /* the most that it takes compressed */
 
+/* A layer may decode to WARM_RATIO_SLACK bytes and, above that, to so many times its size. */
+#define WARM_RATIO_SLACK (64u << 20)
+#define WARM_MAX_RATIO 2048
+
 /* What is known of a group; the writer's profile decided it. */
 enum {
 	WARM_GROUP_SELF_KEYED = 1,  /* its name covers all that it depends on */

@@ -20,7 +20,11 @@
 #endif
 _Static_assert(FRAME_BYTES <= WARM_FRAME_RAW_BYTES, "readers accept our frames");
 
-enum { MAX_THREADS = 4, MAX_SLOTS = MAX_THREADS + 2 };
+enum {
+	MAX_THREADS = 4,
+	MAX_SLOTS = MAX_THREADS + 2,
+	MAX_INDEX_BYTES = WARM_INDEX_RAW_BYTES / 4 * 3, /* readers refuse a larger index */
+};
 
 /* A frame on its way: filled by the caller's thread, compressed by any, written in order. */
 struct slot {
@@ -54,6 +58,7 @@ struct warm_pack {
 	uint64_t raw_offset;	/* of the slot being filled, in the tar */
 	uint64_t collected_raw; /* of the frames written */
 	uint64_t bytes;		/* written to fd */
+	size_t index_bytes;	/* of groups and files, about */
 	struct warm_frame *frames;
 	size_t n_frames, frames_capacity;
 	struct warm_group *groups;
@@ -361,11 +366,6 @@ bool warm_pack_usable(const struct warm_pack *pack)
 	return !pack->broken;
 }
 
-uint64_t warm_pack_bytes(const struct warm_pack *pack)
-{
-	return pack->bytes;
-}
-
 size_t warm_pack_groups(const struct warm_pack *pack)
 {
 	return pack->n_groups;
@@ -528,18 +528,29 @@ static int roll_back(struct warm_pack *pack, const struct mark *mark)
 	return 0;
 }
 
-/* Whether the layer has grown over its size; frames on their way are waited for only where they
- * could decide it. */
+/* About what the index takes, raw. */
+static size_t index_estimate(const struct warm_pack *pack)
+{
+	return pack->index_bytes + 40 * frames_sent(pack);
+}
+
+/* Whether the layer has grown over its size or beyond what readers accept; frames on their way are
+ * waited for only where they could decide it. */
 static int is_full(struct warm_pack *pack, bool *ret_full, struct warm_error *err)
 {
-	uint64_t most = pack->bytes + pack->slots[pack->head].raw_used;
+	const struct slot *head = &pack->slots[pack->head];
+	uint64_t most = pack->bytes + head->raw_used;
+	uint64_t raw_bytes = pack->raw_offset + head->raw_used;
 	int rc = 0;
 
 	for (unsigned i = pack->tail; i != pack->head; i = (i + 1) % pack->n_slots)
 		most += pack->slots[i].raw_used;
-	if (most > pack->max_bytes)
+	if (most > pack->max_bytes || raw_bytes > WARM_RATIO_SLACK)
 		rc = drain(pack, err);
-	*ret_full = pack->bytes + pack->slots[pack->head].raw_used > pack->max_bytes;
+	*ret_full = (pack->n_groups > 0 && pack->bytes + head->raw_used > pack->max_bytes) ||
+		    index_estimate(pack) > MAX_INDEX_BYTES ||
+		    (raw_bytes > WARM_RATIO_SLACK &&
+		     (raw_bytes - WARM_RATIO_SLACK) / WARM_MAX_RATIO > pack->bytes);
 	return rc;
 }
 
@@ -561,7 +572,11 @@ int warm_pack_add(struct warm_pack *pack, const struct warm_pack_group *group,
 
 	for (size_t i = 0; rc == 0 && i < group->n_files; i++)
 		rc = add_file(pack, group, &group->files[i], call, err);
-	if (rc == 0 && pack->n_groups > 0) {
+	size_t index_bytes = pack->index_bytes;
+	if (rc == 0) {
+		pack->index_bytes += strlen(group->name) + 64;
+		for (size_t i = 0; i < group->n_files; i++)
+			pack->index_bytes += strlen(group->files[i].path) + 32;
 		rc = is_full(pack, &full, err);
 		if (rc != 0)
 			pack->broken = true;
@@ -583,6 +598,8 @@ int warm_pack_add(struct warm_pack *pack, const struct warm_pack_group *group,
 		if (g->name == NULL || g->profile == NULL)
 			rc = warm_error_nomem(err, strlen(group->name));
 	}
+	if (rc != 0)
+		pack->index_bytes = index_bytes;
 	if (rc != 0 && !pack->broken && roll_back(pack, &mark) != 0)
 		pack->broken = true;
 	if (rc == WARM_NO_SPACE || rc == WARM_NO_MEMORY)

@@ -92,7 +92,8 @@ static inline void warm_pack_scope(struct warm_pack **pack)
  *
  * Errors: EXISTS when a file changed under the reader (try again in a later round); NOT_FOUND,
  *         DENIED, CORRUPT (a link in the way) for one that can't be read; LIMIT when the layer
- *         would grow over its size: finish it and add the group to the next. In all these cases
+ *         would grow over its size or over what readers accept: finish it and add the group to
+ *         the next; one that is over that alone can't be published. In all these cases
  *         the pack is as it was before. NO_SPACE, IO, NO_MEMORY, CANCELED: the pack can't be used
  *         any more.
  */
@@ -101,8 +102,6 @@ int warm_pack_add(struct warm_pack *pack, const struct warm_pack_group *group,
 /* Whether the last warm_pack_add() that failed left the pack usable. */
 bool warm_pack_usable(const struct warm_pack *pack);
 
-/* Compressed bytes so far. */
-uint64_t warm_pack_bytes(const struct warm_pack *pack);
 size_t warm_pack_groups(const struct warm_pack *pack);
 
 /* Write the end. The name to store it under, and the object's size. */

@@ -4,7 +4,6 @@
  *
  *	warm_catalog_list()   one LIST
  *	warm_catalog_read()   indexes that aren't there yet, in parallel
- *	warm_catalog_state()  what they hold together
  *
  * A layer that can't be used (corrupt, a newer format, gone) is left out with a notice, and the
  * rest is used. Threads: one catalog, one thread at a time.

@@ -680,7 +680,7 @@ static int pack_one(struct round *r, const struct candidate *c, struct warm_erro
 			rc = open_spool(r, err);
 		if (rc == 0)
 			rc = add_to_pack(r, c, err);
-		if (rc != WARM_LIMIT || !warm_pack_usable(r->pack))
+		if (rc != WARM_LIMIT || !warm_pack_usable(r->pack) || r->n_packed == 0)
 			break;
 		r->report->pack_ms += warm_clock_ms() - start;
 		rc = put_layer(r, false, err);
@@ -748,6 +748,20 @@ static int load_ledger(struct round *r, struct warm_error *err)
 	return 0;
 }
 
+/* Whether groups came so lately that more of them may be missing. */
+static bool still_growing(const struct round *r)
+{
+	int64_t since_ns = (warm_clock_wall_ms() - r->p->o.complete_after_ms) * 1000000;
+
+	if (r->report->waiting + r->report->torn > 0)
+		return true;
+	for (size_t i = 0; i < r->n_candidates; i++)
+		if (r->candidates[i].standing != UNCHANGED && !r->candidates[i].mutable &&
+		    r->candidates[i].group->changed_ns > since_ns)
+			return true;
+	return false;
+}
+
 static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 		     struct warm_error *err)
 {
@@ -785,8 +799,8 @@ static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 	if (rc != 0 || !worth_asking(r))
 		return rc;
 	rc = ask_store(r, err);
-	if (rc == 0 && r->report->complete)
-		r->complete = NULL; /* marked already */
+	if (rc == 0 && (r->report->complete || still_growing(r)))
+		r->complete = NULL; /* marked already, or too early */
 	uint64_t total = 0, done = 0;
 	for (size_t i = 0; i < r->n_candidates; i++)
 		total += r->candidates[i].group->bytes;

@@ -20,13 +20,14 @@ struct warm_publish_options {
 	struct warm_store *store;
 	struct warm_key key;
 	const char *volume;
-	const char *mount;	 /* recorded in layers; NULL: the volume's real path */
-	int64_t settle_ms;	 /* a group is settled when unchanged this long */
-	int64_t unproven_ms;	 /* ... where no lease and no profile can tell; 0: 60 s */
-	uint64_t max_file_bytes; /* larger files are never published; 0: 2 GiB */
-	uint64_t layer_bytes;	 /* compressed; 0: 16 MiB */
-	int level;		 /* of zstd; 0: 1 */
-	bool no_ledger;		 /* for directories that are no volume: subtract by name alone */
+	const char *mount;	   /* recorded in layers; NULL: the volume's real path */
+	int64_t settle_ms;	   /* a group is settled when unchanged this long */
+	int64_t unproven_ms;	   /* ... where no lease and no profile can tell; 0: 60 s */
+	uint64_t max_file_bytes;   /* larger files are never published; 0: 2 GiB */
+	uint64_t layer_bytes;	   /* compressed; 0: 16 MiB */
+	int level;		   /* of zstd; 0: 1 */
+	int64_t complete_after_ms; /* no mark while a group is younger than this */
+	bool no_ledger;		   /* for directories that are no volume: subtract by name alone */
 	/* Set: a round of WARM_PUBLISH_ROUND ends after the layer at hand. May be NULL. */
 	const atomic_bool *hurry;
 	const struct warm_profile_roots *roots;

@@ -31,6 +31,7 @@ struct wanted {
 	uint32_t layer; /* in its catalog */
 	bool fallback;
 	bool fetched;
+	bool theirs; /* the model made it while we were at work: it stays its own */
 };
 
 struct restore {
@@ -609,7 +610,7 @@ static int move_unit(struct restore *r, const char *below, const char *path, siz
 
 static void keep_first(int *rc, struct warm_error *err, int next, const struct warm_error *next_err)
 {
-	if (*rc != 0)
+	if (*rc != 0 || next == 0)
 		return;
 	*rc = next;
 	if (err != NULL)
@@ -681,24 +682,21 @@ static int merge_dir(struct merge *m, int from_fd, int to_fd, size_t at, struct 
 }
 
 /* Is the unit of `path` in the volume what an earlier run put there for this group? */
-static bool unit_is_ours(struct restore *r, const struct wanted *w, size_t unit)
+static bool unit_is_ours(struct restore *r, const struct wanted *w, const char *path, size_t unit)
 {
 	const struct warm_index *index = index_of(w);
-	const char *first = NULL;
 	struct stat st;
 
 	for (size_t k = 0; k < w->group->n_files; k++) {
 		const struct warm_file *f = &index->files[w->group->first_file + k];
-		size_t n = warm_group_unit(w->group->name, f->path);
-		if (first == NULL && strncmp(f->path, w->group->name, n) != 0 && n == unit)
-			first = f->path;
-		if (first == NULL || strncmp(first, f->path, n) != 0 || n != unit)
+		if (strncmp(f->path, path, unit) != 0 ||
+		    (f->path[unit] != '/' && f->path[unit] != '\0'))
 			continue;
 		if (fstatat(r->volume_fd, f->path, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
 		    (uint64_t)st.st_size != f->size || warm_timespec_ns(st.st_mtim) != f->mtime_ns)
 			return false;
 	}
-	return first != NULL;
+	return true;
 }
 
 /* Units that are not the group's own path go first (FlashInfer's generated/ before its
@@ -719,10 +717,11 @@ static int move_twins(struct restore *r, struct wanted *w, struct warm_error *er
 		bool theirs = !twins && exists(r, own);
 		twins = true;
 		int rc = theirs ? WARM_EXISTS : move_unit(r, "groups", path, n, err);
-		if (rc == WARM_EXISTS && !theirs && unit_is_ours(r, w, n))
+		if (rc == WARM_EXISTS && !theirs && unit_is_ours(r, w, path, n))
 			continue;
 		if (rc == WARM_EXISTS) {
 			w->fetched = false;
+			w->theirs = true;
 			return 0;
 		}
 		if (rc != 0)
@@ -819,16 +818,20 @@ static void say(struct restore *r, const char *fmt, ...)
 	va_end(ap);
 }
 
-static void count_layers(struct restore *r)
+static int count_layers(struct restore *r, struct warm_error *err)
 {
+	size_t n = r->own.n_layers + r->other.n_layers;
+	scope_free bool *seen = calloc(n + 1, sizeof(*seen));
+
+	if (seen == NULL)
+		return warm_error_nomem(err, n);
 	for (size_t i = 0; i < r->n_wanted; i++) {
-		size_t k = 0;
-		while (k < i && (r->wanted[k].catalog != r->wanted[i].catalog ||
-				 r->wanted[k].layer != r->wanted[i].layer))
-			k++;
-		/* Wanted groups are sorted by name, layers are few: the look back is short. */
-		r->result->layers += k == i;
+		const struct wanted *w = &r->wanted[i];
+		seen[w->layer + (w->fallback ? r->own.n_layers : 0)] = true;
 	}
+	for (size_t i = 0; i < n; i++)
+		r->result->layers += seen[i];
+	return 0;
 }
 
 /* Did all units of a group that was to be moved in arrive (or somebody's of the same name)? */
@@ -862,7 +865,9 @@ static int run(struct restore *r, struct warm_error *err)
 	rc = choose(r, err);
 	if (rc != 0)
 		return rc;
-	count_layers(r);
+	rc = count_layers(r, err);
+	if (rc != 0)
+		return rc;
 
 	scope_free bool *take = calloc(r->n_wanted + 1, sizeof(*take));
 	if (take == NULL)
@@ -900,17 +905,11 @@ static int run(struct restore *r, struct warm_error *err)
 		if (rc == 0)
 			rc = fetch_catalog(r, &r->own, take, err);
 		if (rc == 0 || rc == WARM_CORRUPT || rc == WARM_NOT_FOUND) {
-			if (rc != 0) {
-				first = rc;
-				first_err = err != NULL ? *err : (struct warm_error){ 0 };
-			}
+			keep_first(&first, &first_err, rc, err);
 			rc = fetch_catalog(r, &r->other, take, err);
 		}
 		result->fetch_ms = warm_clock_ms() - start;
-		if (first == 0 && rc != 0) {
-			first = rc;
-			first_err = err != NULL ? *err : (struct warm_error){ 0 };
-		}
+		keep_first(&first, &first_err, rc, err);
 		/* What is whole goes in, whatever stopped the rest. */
 		start = warm_clock_ms();
 		for (size_t i = 0; i < r->n_wanted; i++)
@@ -925,7 +924,7 @@ static int run(struct restore *r, struct warm_error *err)
 			rc = move_late(r, take, err);
 		missing = 0;
 		for (size_t i = 0; i < r->n_wanted; i++) {
-			if (!take[i])
+			if (!take[i] || r->wanted[i].theirs)
 				continue;
 			if (!is_in(r, &r->wanted[i])) {
 				missing++;
@@ -936,10 +935,7 @@ static int run(struct restore *r, struct warm_error *err)
 			result->bytes += size_of(&r->wanted[i]);
 			fallback += r->wanted[i].fallback;
 		}
-		if (first == 0 && rc != 0) {
-			first = rc;
-			first_err = err != NULL ? *err : (struct warm_error){ 0 };
-		}
+		keep_first(&first, &first_err, rc, err);
 		if (remove_stage(r, NULL) != 0)
 			warm_notice(r->o->notices, "stage",
 				    "%s/" STAGE " can't be removed; the next run will",

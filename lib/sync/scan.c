@@ -78,8 +78,9 @@ static void skip(struct scanner *s, size_t *counter)
 				    sizeof(s->scan->first_skipped));
 }
 
-/* The group of `s->path` lacks something that is there: it must not be published without. */
-static int add_hole(struct scanner *s, struct warm_error *err)
+/* The group of `s->path` lacks something that is there: it must not be published without.
+ * `may_hide`: it is, or leads to, a directory that could hold more. */
+static int add_hole(struct scanner *s, bool may_hide, struct warm_error *err)
 {
 	if (s->n_holes == s->holes_capacity) {
 		size_t capacity = s->holes_capacity == 0 ? 16 : 2 * s->holes_capacity;
@@ -92,7 +93,7 @@ static int add_hole(struct scanner *s, struct warm_error *err)
 	warm_profile_place(s->roots, s->path, &s->place);
 	/* Above all groups: it may hide parts of any that has several directories. */
 	if (!s->place.packed) {
-		if (s->place.profile == WARM_PROFILE_FLASHINFER)
+		if (may_hide && s->place.profile == WARM_PROFILE_FLASHINFER)
 			s->twins_hidden = true;
 		return 0;
 	}
@@ -113,7 +114,7 @@ static int add_file(struct scanner *s, size_t path_bytes, const struct stat *st,
 		return 0;
 	if ((uint64_t)st->st_size > s->max_file_bytes) {
 		skip(s, &scan->skipped_large);
-		return add_hole(s, err);
+		return add_hole(s, false, err);
 	}
 	if (scan->n_files == scan->files_capacity) {
 		size_t capacity = scan->files_capacity == 0 ? 1024 : 2 * scan->files_capacity;
@@ -177,7 +178,7 @@ static int scan_dir(struct scanner *s, int fd, size_t at, int depth, struct warm
 		if (at + n + 4 > sizeof(s->path)) {
 			memcpy(s->path + at, "x", 2);
 			skip(s, &scan->skipped_large);
-			rc = add_hole(s, err);
+			rc = add_hole(s, true, err);
 			continue;
 		}
 		memcpy(s->path + at, name, n + 1);
@@ -189,7 +190,7 @@ static int scan_dir(struct scanner *s, int fd, size_t at, int depth, struct warm
 			if (errno != EACCES && errno != EPERM)
 				return warm_error_errno(err, errno, "stat %s", s->path);
 			skip(s, &scan->skipped_unreadable);
-			rc = add_hole(s, err);
+			rc = add_hole(s, true, err);
 			continue;
 		}
 		if (S_ISREG(st.st_mode)) {
@@ -200,7 +201,7 @@ static int scan_dir(struct scanner *s, int fd, size_t at, int depth, struct warm
 			if (depth >= MAX_DEPTH) {
 				memcpy(s->path + at + n, "/x", 3);
 				skip(s, &scan->skipped_large);
-				rc = add_hole(s, err);
+				rc = add_hole(s, true, err);
 				continue;
 			}
 			int sub = openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -212,7 +213,7 @@ static int scan_dir(struct scanner *s, int fd, size_t at, int depth, struct warm
 				skip(s, &scan->skipped_unreadable);
 				/* Whatever it holds would have gone here. */
 				memcpy(s->path + at + n, "/x", 3);
-				rc = add_hole(s, err);
+				rc = add_hole(s, true, err);
 				continue;
 			}
 			rc = scan_dir(s, sub, at + n + 1, depth + 1, err);
@@ -220,7 +221,10 @@ static int scan_dir(struct scanner *s, int fd, size_t at, int depth, struct warm
 			/* A link or a device is never packed; a group that holds one is not whole
 			 * without it. */
 			skip(s, &scan->skipped_kinds);
-			rc = add_hole(s, err);
+			rc = add_hole(s,
+				      strcmp(name, "cached_ops") == 0 ||
+					      strcmp(name, "generated") == 0,
+				      err);
 		}
 	}
 	if (rc == 0 && errno != 0)

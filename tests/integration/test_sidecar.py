@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sidecar's life: when it publishes, what stops it, what doesn't."""
 
+import json
 import os
 import shutil
 import signal
@@ -392,3 +393,63 @@ def a_model_that_writes_all_the_time_is_published_whole(t):
             assert data == b"" or len(set(data[i:i + 6] for i in range(0, len(data) - 6, 6))) <= 1,\
                 "%s mixes two writes" % name
     assert MACHINE and other_file and fxgraph_file
+
+
+def something_new_after_a_fallback_boot_goes_out_after_the_settle_time(t):
+    """Not after an interval, though groups that nobody opened yet are looked at by the clock."""
+    t.publish(Tree([fxgraph_file("old")]))
+    assert t.init(version="v2").status == "fallback"
+    s = t.sidecar("--settle=500ms", "--interval=1h", version="v2")
+    s.wait_for("state=started")
+    time.sleep(0.7)
+    Tree([inductor_file("new")]).write(t.volume)
+    s.wait_for("INFO warmcache-sidecar: published", timeout=20)
+    assert s.stop() == 0, s.log
+
+
+def a_group_that_never_settles_does_not_delay_another(t):
+    torn = os.path.join(t.volume, "inductor/ab")
+    os.makedirs(torn)
+    with open(os.path.join(torn, "cabc.so"), "wb") as f:
+        f.write(b"\x7fELF")
+    s = t.sidecar("--settle=300ms", "--interval=1h")
+    s.wait_for("state=started")
+    time.sleep(3)  # a few fruitless looks, each later than the one before
+    Tree([inductor_file("new")]).write(t.volume)
+    s.wait_for("INFO warmcache-sidecar: published", timeout=20)
+    assert s.stop() == 0, s.log
+
+
+def _complete(t):
+    line = [os.path.join(t.bin, "warmcache"), "show", "--json", "--store", t.store, "--model", "m",
+            "--version", "v1"]
+    return json.loads(subprocess.check_output(line, env=t.env()))["complete"]
+
+
+def a_version_is_complete_when_nothing_new_came_for_long_enough(t):
+    Tree([inductor_file("a")]).write(t.volume)
+    s = t.sidecar("--settle=0", "--complete-after=1s")
+    s.wait_for("INFO warmcache-sidecar: published")
+    time.sleep(1.2)
+    assert s.stop() == 0, s.log
+    assert _complete(t), s.log
+
+
+def a_version_is_not_complete_when_something_came_at_the_end(t):
+    Tree([inductor_file("a")]).write(t.volume)
+    s = t.sidecar("--settle=0", "--complete-after=1s")
+    s.wait_for("INFO warmcache-sidecar: published")
+    time.sleep(1.2)
+    Tree([inductor_file("late")]).write(t.volume, old=False)
+    assert s.stop() == 0, s.log
+    assert len(_names(t)) == 2 and not _complete(t), s.log
+
+
+def links_that_flashinfer_makes_elsewhere_keep_no_operator_out(t):
+    tree = Tree([flashinfer_group("attn")])
+    tree.write(t.volume)
+    cubins = os.path.join(t.volume, "flashinfer/0.2/cubins/flashinfer")
+    os.makedirs(cubins)
+    os.symlink("/nowhere", os.path.join(cubins, "trtllmGen_export"))
+    t.publish(None, volume=t.volume)
+    assert _names(t) == ["flashinfer/0.2/cached_ops/attn"], _names(t)

@@ -5,6 +5,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "warmcache/compiler.h"
@@ -561,6 +564,38 @@ TEST(a_directory_in_the_output_is_never_another_programs)
 	close_bench(&b);
 }
 
+static void *fork_soon(void *arg)
+{
+	struct timespec soon = { .tv_nsec = 40 * 1000000 };
+
+	nanosleep(&soon, NULL);
+	pid_t child = fork();
+	if (child == 0) {
+		sleep(30);
+		_exit(0);
+	}
+	*(pid_t *)arg = child;
+	return NULL;
+}
+
+TEST(a_fork_of_the_host_that_lives_on_holds_no_compile)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	struct warm_compile_program p = program_of(plain);
+	pthread_t thread;
+	pid_t child = -1;
+
+	assert_int_equal(pthread_create(&thread, NULL, fork_soon, &child), 0);
+	expect(&b, &p, WARM_COMPILE_MISS);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	/* The child, which got a copy of the socket, is still there. */
+	assert_int_equal(waitpid(child, NULL, WNOHANG), 0);
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	close_bench(&b);
+}
+
 TEST(many_programs_are_compiled_and_one_that_fails_stops_no_other)
 {
 	NEEDS_NVRTC();
@@ -674,6 +709,7 @@ int main(void)
 		cmocka_unit_test(
 			a_header_below_the_program_that_an_absolute_option_found_is_never_stale),
 		cmocka_unit_test(a_directory_in_the_output_is_never_another_programs),
+		cmocka_unit_test(a_fork_of_the_host_that_lives_on_holds_no_compile),
 		cmocka_unit_test(many_programs_are_compiled_and_one_that_fails_stops_no_other),
 		cmocka_unit_test(senseless_arguments_are_refused_by_name),
 		cmocka_unit_test(opening_refuses_what_makes_no_sense),

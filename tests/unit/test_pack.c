@@ -513,6 +513,29 @@ TEST(a_layer_of_small_groups_stays_within_its_limit)
 	assert_true(bytes <= MAX + (64 << 10)); /* the trailer besides */
 }
 
+TEST(what_readers_would_refuse_for_its_ratio_is_not_packed)
+{
+	struct layer l = open_layer(16 << 20);
+
+	/* Zeros compress some thousand times, and readers take that for a bomb. */
+	put_text(l.s.fd, "small", "kept");
+	put_text(l.s.fd, "zeros", "");
+	int fd = openat(l.s.fd, "zeros", O_WRONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, 400 << 20), 0);
+	close(fd);
+	assert_int_equal(add_one(&l, "zeros", NULL), WARM_LIMIT);
+	assert_true(warm_pack_usable(l.pack));
+	assert_int_equal(add_one(&l, "small", NULL), 0);
+	assert_int_equal(add_one(&l, "zeros", NULL), WARM_LIMIT);
+	finish(&l);
+	struct warm_index *x = index_of(&l);
+	assert_int_equal(x->n_groups, 1);
+	assert_string_equal(x->groups[0].name, "small");
+	warm_index_free(x);
+	close_layer(&l);
+}
+
 TEST(one_group_larger_than_the_limit_has_its_own_layer)
 {
 	struct layer l = open_layer(1 << 20);
@@ -759,6 +782,7 @@ int main(void)
 		cmocka_unit_test(a_canceled_add_ends_the_pack),
 		cmocka_unit_test(a_full_layer_says_so_and_can_be_finished),
 		cmocka_unit_test(a_layer_of_small_groups_stays_within_its_limit),
+		cmocka_unit_test(what_readers_would_refuse_for_its_ratio_is_not_packed),
 		cmocka_unit_test(one_group_larger_than_the_limit_has_its_own_layer),
 		cmocka_unit_test(tar_bsdtar_and_python_extract_a_layer_to_the_same_tree),
 		cmocka_unit_test(the_golden_layer_is_read_exactly_and_packed_again_to_the_same_tar),
