@@ -805,7 +805,7 @@ static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 	for (size_t i = 0; i < r->n_candidates; i++)
 		total += r->candidates[i].group->bytes;
 	for (size_t i = 0; rc == 0 && i < r->n_candidates; i++) {
-		if (r->mode == WARM_PUBLISH_ROUND && p->o.hurry != NULL &&
+		if (r->mode == WARM_PUBLISH_ROUND && r->n_packed == 0 && p->o.hurry != NULL &&
 		    atomic_load(p->o.hurry)) {
 			r->complete = NULL;
 			break; /* a last round comes, in its own order */
