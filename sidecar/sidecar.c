@@ -342,23 +342,23 @@ static void end_round(struct sidecar *s)
 static void schedule(struct sidecar *s)
 {
 	int64_t now = warm_clock_ms(), settle = opt.settle_ms > 100 ? opt.settle_ms : 100;
+	bool unsettled = s->last.waiting + s->last.torn > 0;
+	bool by_clock = s->by_clock || atomic_load(&s->too_many_dirs) || s->last.left > 0;
 	int64_t due;
 
 	if (s->working || s->backoff_ms != 0)
 		return; /* after a failure its own date stands */
+	if (!s->changed && (s->next_round_ms != 0 || !(unsettled || by_clock)))
+		return;
 	if (s->changed) {
 		s->fruitless = 0;
 		due = now + settle;
-	} else if (s->next_round_ms != 0) {
-		return;
-	} else if (s->last.waiting + s->last.torn > 0) {
+	} else if (unsettled) {
 		due = now + (settle << (s->fruitless < 6 ? s->fruitless++ : 6));
 		if (due > now + opt.interval_ms && opt.interval_ms > settle)
 			due = now + opt.interval_ms;
-	} else if (s->by_clock || atomic_load(&s->too_many_dirs) || s->last.left > 0) {
-		due = now + jitter(opt.interval_ms);
 	} else {
-		return;
+		due = now + jitter(opt.interval_ms);
 	}
 	if (due < s->allowed_ms)
 		due = s->allowed_ms;
