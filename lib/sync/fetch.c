@@ -14,8 +14,8 @@
 
 enum {
 	BUDGET_BYTES = 24 << 20,
-	IN_FLIGHT_BYTES = 10 << 20, /* of the budget at most: what stays small stays in the cache */
-	MAX_DECODERS = 4,	    /* each holds a decoded frame of 4 MiB at most */
+	IN_FLIGHT_BYTES = 512 << 10, /* a fetcher, of the budget: what is few stays in the cache */
+	MAX_DECODERS = 4,	     /* each holds a decoded frame of 4 MiB at most */
 	MAX_FETCHERS = 16,
 	RANGE_BYTES = 8 << 20,
 	MIN_RANGE_BYTES = 512 << 10,
@@ -698,8 +698,8 @@ int warm_fetch_run(struct warm_fetch *fetch, struct warm_fetch_result *ret_resul
 		parallel = MAX_FETCHERS;
 	e.tail = &e.head;
 	e.budget_bytes = BUDGET_BYTES - decoders * WARM_FRAME_RAW_BYTES;
-	if (e.budget_bytes > IN_FLIGHT_BYTES)
-		e.budget_bytes = IN_FLIGHT_BYTES;
+	if (e.budget_bytes > parallel * IN_FLIGHT_BYTES)
+		e.budget_bytes = parallel * IN_FLIGHT_BYTES;
 	e.call.deadline_ms = call != NULL ? call->deadline_ms : 0;
 	e.call.cancel = &e.cancel;
 	for (size_t i = 0; i < fetch->n_items; i++)

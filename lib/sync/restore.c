@@ -837,15 +837,18 @@ static int count_layers(struct restore *r, struct warm_error *err)
 /* Did all units of a group that was to be moved in arrive (or somebody's of the same name)? */
 static bool is_in(struct restore *r, const struct wanted *w)
 {
-	char unit[WARM_PATH_BYTES];
+	char unit[WARM_PATH_BYTES], last[WARM_PATH_BYTES] = "";
 
 	r->absent[0] = '\0';
 	for (size_t k = 0; w->fetched && k < w->group->n_files; k++) {
 		const char *path = index_of(w)->files[w->group->first_file + k].path;
 		snprintf(unit, sizeof(unit), "%.*s", (int)warm_group_unit(w->group->name, path),
 			 path);
+		if (strcmp(unit, last) == 0)
+			continue;
 		if (!exists(r, unit))
 			return false;
+		snprintf(last, sizeof(last), "%s", unit);
 	}
 	return w->fetched;
 }
