@@ -748,12 +748,16 @@ static int load_ledger(struct round *r, struct warm_error *err)
 	return 0;
 }
 
-/* Whether groups came so lately that more of them may be missing. */
+/* Whether the key is too young for a mark: empty, or with groups that came so lately that more of
+ * them may be missing. */
 static bool still_growing(const struct round *r)
 {
 	int64_t since_ns = (warm_clock_wall_ms() - r->p->o.complete_after_ms) * 1000000;
 
 	if (r->report->waiting + r->report->torn > 0)
+		return true;
+	/* A mark on nothing would only keep the fallback out. */
+	if (r->state.n_live + r->n_candidates == 0)
 		return true;
 	for (size_t i = 0; i < r->n_candidates; i++)
 		if (r->candidates[i].standing != UNCHANGED && !r->candidates[i].mutable &&

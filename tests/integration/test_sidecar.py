@@ -453,3 +453,15 @@ def links_that_flashinfer_makes_elsewhere_keep_no_operator_out(t):
     os.symlink("/nowhere", os.path.join(cubins, "trtllmGen_export"))
     t.publish(None, volume=t.volume)
     assert _names(t) == ["flashinfer/0.2/cached_ops/attn"], _names(t)
+
+
+def a_version_that_holds_nothing_is_never_complete(t):
+    """Groups by fallback that nobody opened are not its own; marked, it would get no others."""
+    t.publish(Tree([fxgraph_file("old")]))
+    assert t.init(version="v2").status == "fallback"
+    s = t.sidecar("--settle=0", "--complete-after=0s", version="v2")
+    s.wait_for("state=started")
+    time.sleep(0.5)
+    assert s.stop() == 0, s.log
+    t.clear()
+    assert t.init(version="v2").status == "fallback"
