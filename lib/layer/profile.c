@@ -451,16 +451,11 @@ static bool elf_is_whole(int volume_fd, const char *path)
 static json_t *load_json(int volume_fd, const char *path)
 {
 	scope_free char *text = NULL;
-	scope_close int fd = -1;
-	struct stat st;
+	size_t bytes = 0;
 
-	if (warm_beneath_read(volume_fd, path, &fd, NULL) != 0 || fstat(fd, &st) != 0 ||
-	    st.st_size > JSON_BYTES)
+	if (warm_beneath_load(volume_fd, path, JSON_BYTES, &text, &bytes, NULL) != 0)
 		return NULL;
-	text = malloc((size_t)st.st_size + 1);
-	if (text == NULL || warm_file_read_at(fd, text, (size_t)st.st_size, 0, NULL) != 0)
-		return NULL;
-	return json_loadb(text, (size_t)st.st_size, JSON_DECODE_ANY, NULL);
+	return json_loadb(text, bytes, JSON_DECODE_ANY, NULL);
 }
 
 static bool has_file(const char *group, const char *name, const char *const *paths, size_t n)
@@ -575,8 +570,7 @@ static enum warm_whole flashinfer_is_whole(int volume_fd, const char *group,
 {
 	char path[WARM_PATH_BYTES + 32], target[300];
 	scope_free char *text = NULL;
-	scope_close int fd = -1;
-	struct stat st;
+	size_t bytes = 0;
 
 	if (has_file(group, "meta.json", paths, n)) /* CuTe-DSL: its commit marker */
 		return WARM_WHOLE_YES;
@@ -586,13 +580,8 @@ static enum warm_whole flashinfer_is_whole(int volume_fd, const char *group,
 	snprintf(path, sizeof(path), "%s/.ninja_log", group);
 	if (!has_file(group, ".ninja_log", paths, n))
 		return WARM_WHOLE_UNKNOWN;
-	if (warm_beneath_read(volume_fd, path, &fd, NULL) != 0 || fstat(fd, &st) != 0 ||
-	    st.st_size > JSON_BYTES)
+	if (warm_beneath_load(volume_fd, path, JSON_BYTES, &text, &bytes, NULL) != 0)
 		return WARM_WHOLE_UNKNOWN;
-	text = malloc((size_t)st.st_size + 1);
-	if (text == NULL || warm_file_read_at(fd, text, (size_t)st.st_size, 0, NULL) != 0)
-		return WARM_WHOLE_UNKNOWN;
-	text[st.st_size] = '\0';
 	if (!log_names(text, target))
 		return no(ret_why, why_bytes, ".ninja_log doesn't name %s yet", target);
 	return WARM_WHOLE_YES;
@@ -679,16 +668,10 @@ static enum warm_whole mutable_parses(int volume_fd, const char *path, char *ret
 {
 	if (ends_with(path, ".py")) {
 		scope_free char *text = NULL;
-		scope_close int fd = -1;
-		struct stat st;
-		if (warm_beneath_read(volume_fd, path, &fd, NULL) != 0 || fstat(fd, &st) != 0 ||
-		    st.st_size > JSON_BYTES)
+		size_t bytes = 0;
+		if (warm_beneath_load(volume_fd, path, JSON_BYTES, &text, &bytes, NULL) != 0)
 			return no(ret_why, why_bytes, "can't be read");
-		text = malloc((size_t)st.st_size + 1);
-		if (text == NULL || warm_file_read_at(fd, text, (size_t)st.st_size, 0, NULL) != 0)
-			return no(ret_why, why_bytes, "can't be read");
-		text[st.st_size] = '\0';
-		return strlen(text) == (size_t)st.st_size && literal_closes(text)
+		return strlen(text) == bytes && literal_closes(text)
 			       ? WARM_WHOLE_YES
 			       : no(ret_why, why_bytes, "does not parse");
 	}

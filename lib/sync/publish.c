@@ -234,9 +234,9 @@ static enum readiness readiness_of(struct warm_publisher *p, const struct warm_s
 		return WAITING;
 	for (size_t i = 0; i < g->n_files; i++)
 		paths[i] = scan->files[g->first_file + i].path;
+	struct warm_group named = { .name = g->name, .bound = g->bound };
 	char base[WARM_PATH_BYTES + 24];
-	snprintf(base, sizeof(base), "%.*s", (int)(strlen(g->name) - (g->bound != 0 ? 17 : 0)),
-		 g->name);
+	snprintf(base, sizeof(base), "%.*s", (int)warm_group_base(&named), g->name);
 	enum warm_whole whole = warm_profile_whole(p->volume_fd, g->profile, g->flags, base, paths,
 						   g->n_files, ret_why, why_bytes);
 	if (whole != WARM_WHOLE_NO && g->profile == WARM_PROFILE_NVRTC)
@@ -665,12 +665,15 @@ static int pack_one(struct round *r, const struct candidate *c, struct warm_erro
 	int64_t start = warm_clock_ms();
 	int rc = 0;
 
-	/* A layer that is put gives its space back. */
-	if (!has_room(r->p, c->group->bytes) && r->n_packed > 0)
+	bool room = has_room(r->p, c->group->bytes);
+	if (!room && r->n_packed > 0) {
+		/* A layer that is put gives its space back. */
 		rc = put_layer(r, false, err);
-	if (rc != 0)
-		return rc;
-	if (!has_room(r->p, c->group->bytes)) {
+		if (rc != 0)
+			return rc;
+		room = has_room(r->p, c->group->bytes);
+	}
+	if (!room) {
 		r->no_room++;
 		return 0;
 	}

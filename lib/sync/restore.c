@@ -748,7 +748,7 @@ static int move_groups(struct restore *r, const bool *take, struct warm_error *e
 			w->fetched = false;
 		}
 	}
-	/* Of those that were given up here the stage keeps nothing. */
+	/* Of what isn't whole, or was given up just now, the stage keeps nothing. */
 	struct warm_error clear_err = { 0 };
 	int cleared = clear_unfinished(r, take, &clear_err);
 	if (cleared != 0) {
@@ -917,9 +917,7 @@ static int run(struct restore *r, struct warm_error *err)
 		start = warm_clock_ms();
 		for (size_t i = 0; i < r->n_wanted; i++)
 			missing += take[i] && !r->wanted[i].fetched;
-		rc = r->stage_fd >= 0 ? clear_unfinished(r, take, err) : first;
-		if (rc == 0)
-			rc = plan_ledger(r, take, err);
+		rc = r->stage_fd >= 0 ? plan_ledger(r, take, err) : first;
 		if (rc == 0)
 			rc = move_groups(r, take, err);
 		/* An index file may name what a refused layer held. */
