@@ -315,6 +315,18 @@ TEST(a_real_shared_object_is_whole_and_no_cut_of_it_is)
 	scratch_close(&s);
 }
 
+/* The sections' headers come right behind it. */
+static Elf64_Ehdr head_of_two_sections(void)
+{
+	Elf64_Ehdr head = { .e_shoff = sizeof(head),
+			    .e_shnum = 2,
+			    .e_shentsize = sizeof(Elf64_Shdr) };
+
+	memcpy(head.e_ident, ELFMAG, SELFMAG);
+	head.e_ident[EI_CLASS] = ELFCLASS64;
+	return head;
+}
+
 TEST(an_elf_file_whose_program_headers_lie_past_its_end_is_not_whole)
 {
 	/* ptxas puts a cubin's program headers last, behind the section headers. */
@@ -325,11 +337,7 @@ TEST(an_elf_file_whose_program_headers_lie_past_its_end_is_not_whole)
 		Elf64_Phdr programs[2];
 	} elf = { 0 };
 
-	memcpy(elf.head.e_ident, ELFMAG, SELFMAG);
-	elf.head.e_ident[EI_CLASS] = ELFCLASS64;
-	elf.head.e_shoff = sizeof(elf.head);
-	elf.head.e_shnum = 2;
-	elf.head.e_shentsize = sizeof(Elf64_Shdr);
+	elf.head = head_of_two_sections();
 	elf.head.e_phoff = sizeof(elf.head) + sizeof(elf.sections);
 	elf.head.e_phnum = 2;
 	elf.head.e_phentsize = sizeof(Elf64_Phdr);
@@ -351,11 +359,7 @@ TEST(an_elf_file_whose_section_lies_past_its_end_is_not_whole)
 		char code[64];
 	} elf = { 0 };
 
-	memcpy(elf.head.e_ident, ELFMAG, SELFMAG);
-	elf.head.e_ident[EI_CLASS] = ELFCLASS64;
-	elf.head.e_shoff = sizeof(elf.head);
-	elf.head.e_shnum = 2;
-	elf.head.e_shentsize = sizeof(Elf64_Shdr);
+	elf.head = head_of_two_sections();
 	elf.sections[1].sh_type = SHT_PROGBITS;
 	elf.sections[1].sh_offset = offsetof(__typeof__(elf), code);
 	elf.sections[1].sh_size = sizeof(elf.code);
