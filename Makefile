@@ -28,7 +28,8 @@ BASE := $(call objects,lib/base)
 KERNEL := $(call objects,lib/kernel)
 SYNC := $(BASE) $(KERNEL) $(call objects,lib/layer) $(call objects,lib/store) $(call objects,lib/sync)
 COMPILER := $(BASE) $(KERNEL) $(call objects,compiler)
-HELPER := $(BASE) $(KERNEL) $(call objects,compiler/helper) $(B)/obj/compiler/wire.o
+HELPER := $(BASE) $(KERNEL) $(call objects,compiler/helper) \
+	$(addprefix $(B)/obj/compiler/,cacheable.o native.o wire.o)
 
 PROGRAMS := $(addprefix $(B)/bin/,warmcache warmcache-init warmcache-sidecar warmcache-nvrtc)
 LIBRARIES := $(addprefix $(B)/lib/,libwarmcache-compiler.a libwarmcache-compiler.so)

@@ -88,7 +88,7 @@ int main(int argc, char **argv)
 		warm_compile_result_free(result);
 	}
 	struct warm_compiler_counters counters;
-	warm_compiler_get_counters(compiler, &counters);
+	warm_compiler_get_counters(compiler, &counters, sizeof(counters));
 	warm_compiler_close(compiler);
 	qsort(times, LOOKUPS, sizeof(times[0]), compare);
 	printf("{\"entry_bytes\": %llu, \"p50_us\": %.2f, \"p99_us\": %.2f, \"miss_ms\": %.1f}\n",

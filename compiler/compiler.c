@@ -4,44 +4,58 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "compiler/cacheable.h"
 #include "compiler/depend.h"
+#include "compiler/entries.h"
+#include "compiler/flight.h"
+#include "compiler/journal.h"
+#include "compiler/native.h"
 #include "compiler/nvrtc.h"
+#include "compiler/pool.h"
 #include "compiler/spawn.h"
-#include "compiler/wire.h"
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
 #include "lib/base/option.h"
 #include "lib/base/parallel.h"
 #include "lib/kernel/entry.h"
 
-enum { DEFAULT_TIMEOUT_MS = 600 * 1000 };
+/* A caller that waited so long for another's compile makes its own: that one may be stopped. */
+enum { DEFAULT_TIMEOUT_MS = 600 * 1000, WAIT_MS = 120 * 1000 };
 
 struct warm_compiler {
-	int cache_fd; /* -1: no cache */
+	struct warm_compiler *next; /* in `all` */
+	struct warm_entries entries;
 	char no_cache_reason[256];
 	struct warm_nvrtc nvrtc;
 	char helper[2 * WARM_PATH_BYTES];
 	char helper_missing[256];
 	int mode;
+	bool fallback;
 	char **sealed; /* NULL-terminated */
 	struct warm_depend *depend;
+	struct warm_pool *pool;
+	struct warm_flights *flights;
+	struct warm_journal *journal; /* NULL: nobody asked */
+	struct warm_native native;    /* for `fallback`, once it was needed */
 	unsigned max_parallel;
 	int64_t timeout_ms;
-	atomic_ullong hits, misses, uncacheable, unstored, bad_entries, failed, bytes_read,
-		bytes_written, hit_ns, compile_ns;
+	struct warm_kernel_counters counters;
 };
 
 struct warm_compile_result {
-	uint8_t *data; /* the entry's bytes */
-	struct warm_kernel_entry entry;
+	struct warm_stored stored;
 	enum warm_compile_source source;
 	char reason[256];
 	char fingerprint[33];
 };
+
+/* All compilers of the process, for fork(); the lock also guards `native`. */
+static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct warm_compiler *all;
+static pthread_once_t at_fork_once = PTHREAD_ONCE_INIT;
 
 /* ---- errors ---- */
 
@@ -70,18 +84,78 @@ static int fail(struct warm_compiler_error *error, int status, const char *fmt, 
 	return status;
 }
 
+/* ---- fork ---- */
+
+static void at_fork(enum warm_fork phase)
+{
+	for (struct warm_compiler *c = all; c != NULL; c = c->next) {
+		warm_depend_fork(c->depend, phase);
+		warm_pool_fork(c->pool, phase);
+		warm_flights_fork(c->flights, phase);
+		warm_journal_fork(c->journal, phase);
+	}
+}
+
+static void before_fork(void)
+{
+	pthread_mutex_lock(&all_lock);
+	at_fork(WARM_FORK_PREPARE);
+}
+
+static void after_fork_in_parent(void)
+{
+	at_fork(WARM_FORK_PARENT);
+	pthread_mutex_unlock(&all_lock);
+}
+
+static void after_fork_in_child(void)
+{
+	at_fork(WARM_FORK_CHILD);
+	pthread_mutex_unlock(&all_lock);
+}
+
+static void register_at_fork(void)
+{
+	(void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+static void add_to_all(struct warm_compiler *c)
+{
+	pthread_once(&at_fork_once, register_at_fork);
+	pthread_mutex_lock(&all_lock);
+	c->next = all;
+	all = c;
+	pthread_mutex_unlock(&all_lock);
+}
+
+static void remove_from_all(struct warm_compiler *c)
+{
+	pthread_mutex_lock(&all_lock);
+	for (struct warm_compiler **at = &all; *at != NULL; at = &(*at)->next)
+		if (*at == c) {
+			*at = c->next;
+			break;
+		}
+	pthread_mutex_unlock(&all_lock);
+}
+
 /* ---- open and close ---- */
 
 void warm_compiler_close(struct warm_compiler *c)
 {
 	if (c == NULL)
 		return;
+	remove_from_all(c);
+	warm_pool_free(c->pool);
+	warm_flights_free(c->flights);
 	warm_depend_free(c->depend);
+	warm_journal_close(c->journal);
+	warm_kernel_counters_close(&c->counters);
 	for (size_t i = 0; c->sealed != NULL && c->sealed[i] != NULL; i++)
 		free(c->sealed[i]);
 	free(c->sealed);
-	if (c->cache_fd >= 0)
-		close(c->cache_fd);
+	if (c->entries.cache_fd >= 0)
+		close(c->entries.cache_fd);
 	free(c);
 }
 
@@ -109,10 +183,36 @@ static void open_cache(struct warm_compiler *c, const char *dir)
 			 "no cache directory is set");
 		return;
 	}
-	c->cache_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (c->cache_fd < 0)
+	c->entries.cache_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (c->entries.cache_fd < 0)
 		snprintf(c->no_cache_reason, sizeof(c->no_cache_reason),
 			 "cache directory %.180s: %s", dir, strerror(errno));
+	else if (warm_kernel_counters_open(&c->counters, c->entries.cache_fd, NULL) != 0)
+		c->counters.shared = NULL; /* the process's own are enough */
+}
+
+static uint64_t max_bytes_of_environment(void)
+{
+	const char *text = getenv("WARM_COMPILER_MAX_BYTES");
+
+	return text != NULL ? strtoull(text, NULL, 10) : 0;
+}
+
+static int check_options(const struct warm_compiler_options *options,
+			 struct warm_compiler_options *ret_options,
+			 struct warm_compiler_error *error)
+{
+	if (options != NULL) {
+		/* A program built against an older header has a shorter struct. */
+		if (options->size == 0 || options->size > sizeof(*ret_options))
+			return fail(error, WARM_COMPILER_INVALID,
+				    "options.size is %zu, where this library knows %zu",
+				    options->size, sizeof(*ret_options));
+		memcpy(ret_options, options, options->size);
+	}
+	if (ret_options->mode < WARM_MODE_TRACED || ret_options->mode > WARM_MODE_CLOSED)
+		return fail(error, WARM_COMPILER_INVALID, "options.mode is %d", ret_options->mode);
+	return 0;
 }
 
 int warm_compiler_open(const struct warm_compiler_options *options,
@@ -123,36 +223,36 @@ int warm_compiler_open(const struct warm_compiler_options *options,
 
 	if (ret_compiler == NULL)
 		return fail(error, WARM_COMPILER_INVALID, "ret_compiler is NULL");
-	if (options != NULL) {
-		/* A program built against an older header has a shorter struct. */
-		if (options->size == 0 || options->size > sizeof(o))
-			return fail(error, WARM_COMPILER_INVALID,
-				    "options.size is %zu, where this library knows %zu",
-				    options->size, sizeof(o));
-		memcpy(&o, options, options->size);
-	}
-	if (o.mode < WARM_MODE_TRACED || o.mode > WARM_MODE_CLOSED)
-		return fail(error, WARM_COMPILER_INVALID, "options.mode is %d", o.mode);
+	int rc = check_options(options, &o, error);
+	if (rc != 0)
+		return rc;
 	struct warm_compiler *c = calloc(1, sizeof(*c));
 	if (c == NULL)
 		return fail(error, WARM_COMPILER_NO_MEMORY, "out of memory");
-	c->cache_fd = -1;
+	c->entries.cache_fd = -1;
+	c->entries.counters = &c->counters;
+	c->entries.max_bytes = o.max_bytes > 0 ? o.max_bytes : max_bytes_of_environment();
 	c->mode = o.mode;
+	c->fallback = o.fallback != 0;
 	c->max_parallel = o.max_parallel > 0 ? o.max_parallel : warm_cpus();
 	c->timeout_ms = o.timeout_ms > 0 ? o.timeout_ms : DEFAULT_TIMEOUT_MS;
+	open_cache(c, o.cache_dir);
 	if (copy_sealed(c, o.mode == WARM_MODE_SEALED ? o.sealed_dirs : NULL) != 0 ||
-	    (c->depend = warm_depend_new((const char *const *)c->sealed)) == NULL) {
+	    (c->depend = warm_depend_new((const char *const *)c->sealed)) == NULL ||
+	    (c->pool = warm_pool_new(c->helper, c->max_parallel, &c->counters)) == NULL ||
+	    (c->flights = warm_flights_new(c->entries.cache_fd)) == NULL) {
 		warm_compiler_close(c);
 		return fail(error, WARM_COMPILER_NO_MEMORY, "out of memory");
 	}
-	if (warm_nvrtc_find(o.nvrtc_library, &c->nvrtc, &err) != 0) {
+	if (warm_nvrtc_find(o.nvrtc_library, 0, &c->nvrtc, &err) != 0) {
 		warm_compiler_close(c);
 		return fail(error, WARM_COMPILER_NO_NVRTC, "%s", err.msg);
 	}
 	/* Hits need no helper: it is missed when something has to be compiled. */
 	if (warm_helper_find(o.helper, c->helper, sizeof(c->helper), &err) != 0)
 		snprintf(c->helper_missing, sizeof(c->helper_missing), "%s", err.msg);
-	open_cache(c, o.cache_dir);
+	c->journal = warm_journal_open(getenv("WARM_COMPILER_LOG"));
+	add_to_all(c);
 	*ret_compiler = c;
 	return 0;
 }
@@ -290,199 +390,63 @@ static void find_directories(const struct warm_compile_program *program, struct 
 			 (int)(slash - name), name);
 }
 
-/* ---- hits ---- */
+/* ---- one call ---- */
 
-/* Read one entry; NULL when it isn't there, isn't whole, or is another program's. */
-static struct warm_compile_result *read_entry(struct warm_compiler *c, int dir_fd, const char *path,
-					      struct warm_hash128 fingerprint,
-					      const struct warm_kernel_inputs *in)
-{
-	struct stat st;
-
-	scope_close int fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (fd < 0)
-		return NULL;
-	struct warm_compile_result *r = calloc(1, sizeof(*r));
-	if (r == NULL || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) ||
-	    (uint64_t)st.st_size > WARM_KERNEL_ENTRY_BYTES)
-		goto bad;
-	size_t bytes = (size_t)st.st_size;
-	r->data = malloc(bytes + 1);
-	if (r->data == NULL || warm_file_read_at(fd, r->data, bytes, 0, NULL) != 0 ||
-	    warm_kernel_entry_parse(r->data, bytes, &r->entry, NULL) != 0)
-		goto bad;
-	if (r->entry.fingerprint.low != fingerprint.low ||
-	    r->entry.fingerprint.high != fingerprint.high ||
-	    !warm_kernel_inputs_equal(&r->entry.inputs, in))
-		goto bad;
-	atomic_fetch_add_explicit(&c->bytes_read, bytes, memory_order_relaxed);
-	return r;
-bad:
-	atomic_fetch_add_explicit(&c->bad_entries, 1, memory_order_relaxed);
-	warm_compile_result_free(r);
-	return NULL;
-}
-
-struct variant {
-	char name[64];
-	int64_t mtime_ns;
+struct call {
+	struct warm_compiler *c;
+	const struct warm_compile_program *program;
+	struct inputs inputs;
+	struct warm_hasher *hasher;
+	struct warm_hash128 fingerprint;
+	int64_t start_ns;
+	char why[WARM_DEPEND_WHY_BYTES]; /* the newest variant's dependency that didn't hold */
 };
 
-static int newest_first(const void *a_p, const void *b_p)
+static void count(struct warm_compiler *c, enum warm_kernel_counter counter, uint64_t n)
 {
-	const struct variant *a = a_p, *b = b_p;
-
-	if (a->mtime_ns != b->mtime_ns)
-		return a->mtime_ns > b->mtime_ns ? -1 : 1;
-	return strcmp(a->name, b->name);
+	warm_kernel_count(&c->counters, counter, n);
 }
 
-/* The variants of a program with dependencies, newest first. Returns how many, at most `max`. */
-static size_t list_variants(int dir_fd, const char *path, struct variant *ret, size_t max)
+static bool dependencies_hold(void *arg, const struct warm_kernel_entry *entry)
 {
-	size_t n = 0;
-	int fd = openat(dir_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	scope_closedir DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-	struct dirent *e;
-	struct stat st;
+	struct call *call = arg;
+	bool first = call->c->journal != NULL && call->why[0] == '\0';
 
-	if (dir == NULL) {
-		if (fd >= 0)
-			close(fd);
-		return 0;
-	}
-	while (n < max && (e = readdir(dir)) != NULL) {
-		if (strlen(e->d_name) != 32 || fstatat(fd, e->d_name, &st, 0) != 0)
-			continue;
-		snprintf(ret[n].name, sizeof(ret[n].name), "%.40s", e->d_name);
-		ret[n++].mtime_ns = warm_timespec_ns(st.st_mtim);
-	}
-	qsort(ret, n, sizeof(*ret), newest_first);
-	return n;
+	find_directories(call->program, &call->inputs);
+	return warm_depend_holds(call->c->depend, entry->deps, entry->n_deps, call->inputs.base,
+				 call->inputs.cwd, first ? call->why : NULL);
 }
 
-static struct warm_compile_result *look_up(struct warm_compiler *c,
-					   const struct warm_compile_program *program,
-					   struct warm_hash128 fingerprint, struct inputs *p)
+static struct warm_compile_result *new_result(enum warm_compile_source source,
+					      struct warm_stored *stored)
 {
-	struct variant variants[4 * WARM_KERNEL_VARIANTS];
-	char path[128], dir[136], variant_path[208];
+	struct warm_compile_result *r = calloc(1, sizeof(*r));
 
-	if (c->cache_fd < 0)
+	if (r == NULL) {
+		warm_stored_release(stored);
 		return NULL;
-	warm_kernel_entry_path(fingerprint, NULL, path);
-	struct warm_compile_result *r = read_entry(c, c->cache_fd, path, fingerprint, &p->in);
-	if (r != NULL || c->mode == WARM_MODE_CLOSED)
-		return r;
-	snprintf(dir, sizeof(dir), "%s.d", path);
-	size_t n = list_variants(c->cache_fd, dir, variants, 4 * WARM_KERNEL_VARIANTS);
-	for (size_t i = 0; i < n; i++) {
-		snprintf(variant_path, sizeof(variant_path), "%s/%.32s", dir, variants[i].name);
-		r = read_entry(c, c->cache_fd, variant_path, fingerprint, &p->in);
-		if (r == NULL)
-			continue;
-		find_directories(program, p);
-		if (warm_depend_holds(c->depend, r->entry.deps, r->entry.n_deps, p->base, p->cwd))
-			return r;
-		warm_compile_result_free(r);
 	}
-	return NULL;
+	r->source = source;
+	r->stored = *stored;
+	return r;
 }
 
-/* ---- misses ---- */
-
-static int store_entry(struct warm_compiler *c, const struct warm_kernel_entry *entry,
-		       const uint8_t *data, size_t bytes, struct warm_hasher *hasher,
-		       struct warm_error *err)
+static struct warm_compile_result *look_up(struct call *call)
 {
-	struct variant variants[4 * WARM_KERNEL_VARIANTS];
-	char path[128], temp[160], old[256];
-	uint64_t random;
+	struct warm_compiler *c = call->c;
+	struct warm_stored s;
 
-	if (entry->n_deps > 0) {
-		struct warm_hash128 deps = warm_kernel_deps_digest(entry->deps, entry->n_deps,
-								   hasher);
-		warm_kernel_entry_path(entry->fingerprint, &deps, path);
-	} else {
-		warm_kernel_entry_path(entry->fingerprint, NULL, path);
-	}
-	char *slash = strrchr(path, '/');
-	*slash = '\0';
-	int rc = warm_beneath_mkdirs(c->cache_fd, path, err);
-	if (rc != 0)
-		return rc;
-	if (entry->n_deps > 0) {
-		/* Room for one more: the oldest go. */
-		size_t n = list_variants(c->cache_fd, path, variants, 4 * WARM_KERNEL_VARIANTS);
-		for (size_t i = WARM_KERNEL_VARIANTS - 1; i < n; i++) {
-			snprintf(old, sizeof(old), "%s/%s", path, variants[i].name);
-			if (strcmp(variants[i].name, slash + 1) != 0)
-				unlinkat(c->cache_fd, old, 0);
-		}
-	}
-	warm_random(&random, sizeof(random));
-	snprintf(temp, sizeof(temp), "%s/tmp.%016llx", path, (unsigned long long)random);
-	*slash = '/';
-	scope_close int fd = openat(c->cache_fd, temp,
-				    O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
-	if (fd < 0)
-		return warm_error_errno(err, errno, "create %s", temp);
-	rc = warm_file_write(fd, data, bytes, err);
-	/* Readers of another uid: whatever the umask was. Not on every file system. */
-	if (rc == 0 && fchmod(fd, 0666) != 0 && errno != EPERM)
-		rc = warm_error_errno(err, errno, "chmod %s", temp);
-	if (rc == 0)
-		rc = warm_file_close(&fd, err);
-	if (rc == 0 && renameat(c->cache_fd, temp, c->cache_fd, path) != 0)
-		rc = warm_error_errno(err, errno, "rename to %s", path);
-	if (rc != 0)
-		unlinkat(c->cache_fd, temp, 0);
-	return rc;
+	call->why[0] = '\0';
+	if (!warm_entries_read(&c->entries, call->fingerprint, &call->inputs.in, &s) &&
+	    (c->mode == WARM_MODE_CLOSED ||
+	     !warm_entries_read_variant(&c->entries, call->fingerprint, &call->inputs.in,
+					dependencies_hold, call, &s)))
+		return NULL;
+	count(c, WARM_KERNEL_COUNT_BYTES_READ, s.bytes);
+	return new_result(WARM_COMPILE_HIT, &s);
 }
 
-static int ask_helper(struct warm_compiler *c, const struct warm_compile_program *program,
-		      struct inputs *p, uint8_t **ret_data, struct warm_wire_response *ret_response,
-		      struct warm_compiler_error *error)
-{
-	struct warm_error err = { 0 };
-	scope_buf struct warm_buf request = WARM_BUF_INIT;
-	size_t bytes = 0;
-
-	if (c->helper[0] == '\0')
-		return fail(error, WARM_COMPILER_HELPER, "%s", c->helper_missing);
-	scope_free struct warm_wire_header *headers = calloc(program->n_headers + 1,
-							     sizeof(*headers));
-	if (headers == NULL)
-		return fail(error, WARM_COMPILER_NO_MEMORY, "out of memory");
-	for (size_t i = 0; i < program->n_headers; i++) {
-		headers[i].name = warm_text_of(program->headers[i].name);
-		headers[i].source = (struct warm_kernel_text){ program->headers[i].source,
-							       program->headers[i].source_bytes };
-	}
-	find_directories(program, p);
-	struct warm_wire_request q = {
-		.nvrtc = warm_text_of(c->nvrtc.library),
-		.builtins = warm_text_of(c->nvrtc.builtins),
-		.cwd = warm_text_of(p->cwd),
-		.name = warm_text_of(program->name != NULL ? program->name : ""),
-		.source = { program->source, program->source_bytes },
-		.trace = true,
-		.options = p->in.options,
-		.n_options = p->in.n_options,
-		.expressions = p->in.expressions,
-		.n_expressions = p->in.n_expressions,
-		.headers = headers,
-		.n_headers = program->n_headers,
-	};
-	warm_wire_put_request(&request, &q);
-	int rc = warm_helper_run(c->helper, p->in.environment.data, &request, c->timeout_ms,
-				 ret_data, &bytes, &err);
-	if (rc == 0)
-		rc = warm_wire_parse_response(*ret_data, bytes, ret_response, &err);
-	if (rc == WARM_NO_MEMORY)
-		return fail(error, WARM_COMPILER_NO_MEMORY, "%s", err.msg);
-	return rc == 0 ? 0 : fail(error, WARM_COMPILER_HELPER, "%s", err.msg);
-}
+/* ---- compile ---- */
 
 static int fail_by_response(const struct warm_wire_response *a, const char *name,
 			    struct warm_compiler_error *error)
@@ -505,73 +469,292 @@ static int fail_by_response(const struct warm_wire_response *a, const char *name
 	return status;
 }
 
-static int compile(struct warm_compiler *c, const struct warm_compile_program *program,
-		   struct warm_hash128 fingerprint, struct inputs *p, struct warm_hasher *hasher,
-		   struct warm_compile_result **ret_result, struct warm_compiler_error *error)
+/* Store what was compiled, unless it mustn't be, and set the result's source and reason. */
+static void keep(struct call *call, const struct warm_wire_response *a,
+		 struct warm_compile_result *r)
 {
+	struct warm_compiler *c = call->c;
+	struct warm_error err = { 0 };
+
+	if (a->reason != WARM_KERNEL_CACHEABLE) {
+		r->source = WARM_COMPILE_UNCACHEABLE;
+		snprintf(r->reason, sizeof(r->reason), "%s", a->uncacheable.data);
+		count(c, warm_kernel_counter_of(a->reason), 1);
+		return;
+	}
+	r->source = WARM_COMPILE_UNSTORED;
+	if (!warm_nvrtc_unchanged(&c->nvrtc)) {
+		/* Nobody else may have this one either. */
+		r->source = WARM_COMPILE_UNCACHEABLE;
+		snprintf(r->reason, sizeof(r->reason),
+			 "%.200s changed since the compiler was opened", c->nvrtc.library);
+		count(c, WARM_KERNEL_COUNT_BY_CHANGE, 1);
+		return;
+	}
+	if (c->entries.cache_fd < 0)
+		snprintf(r->reason, sizeof(r->reason), "%s", c->no_cache_reason);
+	else if (warm_entries_store(&c->entries, &r->stored.entry, r->stored.data, r->stored.bytes,
+				    call->hasher, &err) != 0)
+		snprintf(r->reason, sizeof(r->reason), "%.250s", err.msg);
+	else
+		r->source = WARM_COMPILE_MISS;
+	if (r->source == WARM_COMPILE_UNSTORED)
+		count(c, WARM_KERNEL_COUNT_UNSTORED, 1);
+}
+
+/* Make a result of an answer. */
+static int take_response(struct call *call, const struct warm_wire_response *a,
+			 struct warm_compile_result **ret_result, struct warm_compiler_error *error)
+{
+	if (a->outcome != WARM_WIRE_COMPILED)
+		return fail_by_response(a, call->program->name, error);
+	struct warm_kernel_entry entry = {
+		.fingerprint = call->fingerprint,
+		.inputs = call->inputs.in,
+		.deps = a->deps,
+		.n_deps = a->n_deps,
+		.lowered = a->lowered,
+		.log = a->log,
+	};
+	memcpy(entry.outputs, a->outputs, sizeof(entry.outputs));
+	struct warm_buf bytes = WARM_BUF_INIT;
+	struct warm_stored s = { 0 };
+	warm_kernel_entry_encode(&entry, &bytes);
+	if (bytes.failed || warm_kernel_entry_parse(bytes.data, bytes.bytes, &s.entry, NULL) != 0) {
+		warm_buf_release(&bytes);
+		return fail(error, WARM_COMPILER_NO_MEMORY, "out of memory");
+	}
+	s.data = bytes.data;
+	s.bytes = bytes.bytes;
+	*ret_result = new_result(WARM_COMPILE_MISS, &s);
+	if (*ret_result == NULL)
+		return fail(error, WARM_COMPILER_NO_MEMORY, "out of memory");
+	keep(call, a, *ret_result);
+	return 0;
+}
+
+/* In this process: `why` is what kept the helper from it, and takes the place of its error. */
+static int compile_in_host(struct call *call, const struct warm_wire_request *q, const char *why,
+			   struct warm_compile_result **ret_result,
+			   struct warm_compiler_error *error)
+{
+	struct warm_compiler *c = call->c;
+	struct warm_native_result r = { 0 };
+	struct warm_error err = { 0 };
+	char text[WARM_WHY_BYTES];
+
+	pthread_mutex_lock(&all_lock);
+	int rc = c->native.library != NULL
+			 ? 0
+			 : warm_native_load(c->nvrtc.library, c->nvrtc.builtins, &c->native, &err);
+	pthread_mutex_unlock(&all_lock);
+	if (rc != 0)
+		return fail(error, WARM_COMPILER_NO_NVRTC, "%s", err.msg);
+	rc = warm_native_compile(&c->native, q, &r, &err);
+	snprintf(text, sizeof(text), "compiled in this process: %.160s", why);
+	r.response.reason = WARM_KERNEL_BY_HOST;
+	r.response.uncacheable = warm_text_of(text);
+	rc = rc != 0 ? fail(error, WARM_COMPILER_NO_MEMORY, "%s", err.msg)
+		     : take_response(call, &r.response, ret_result, error);
+	warm_native_release(&r);
+	return rc;
+}
+
+static int compile_in_helper(struct call *call, const struct warm_wire_request *q, bool alone,
+			     enum warm_kernel_reason reason, const char *why,
+			     struct warm_compile_result **ret_result,
+			     struct warm_compiler_error *error)
+{
+	struct warm_compiler *c = call->c;
+	scope_buf struct warm_buf request = WARM_BUF_INIT;
 	scope_free uint8_t *data = NULL;
 	struct warm_wire_response a = { 0 };
 	struct warm_error err = { 0 };
+	size_t bytes = 0;
 
-	int rc = ask_helper(c, program, p, &data, &a, error);
+	if (c->helper[0] == '\0')
+		return fail(error, WARM_COMPILER_HELPER, "%s", c->helper_missing);
+	warm_wire_put_request(&request, q);
+	int rc = warm_pool_run(c->pool, call->inputs.in.environment.data, &request, alone,
+			       c->timeout_ms, &data, &bytes, &err);
+	if (rc == 0)
+		rc = warm_wire_parse_response(data, bytes, &a, &err);
+	if (rc == WARM_NO_MEMORY)
+		return fail(error, WARM_COMPILER_NO_MEMORY, "%s", err.msg);
 	if (rc != 0)
-		return rc;
-	if (a.outcome != WARM_WIRE_COMPILED) {
-		rc = fail_by_response(&a, program->name, error);
-		warm_wire_release_response(&a);
-		return rc;
+		return fail(error, WARM_COMPILER_HELPER, "%s", err.msg);
+	if (reason != WARM_KERNEL_CACHEABLE) {
+		a.reason = reason;
+		a.uncacheable = warm_text_of(why);
 	}
-	struct warm_kernel_entry entry = {
-		.fingerprint = fingerprint,
-		.inputs = p->in,
-		.deps = a.deps,
-		.n_deps = a.n_deps,
-		.lowered = a.lowered,
-		.log = a.log,
-	};
-	memcpy(entry.outputs, a.outputs, sizeof(entry.outputs));
-	struct warm_buf bytes = WARM_BUF_INIT;
-	warm_kernel_entry_encode(&entry, &bytes);
-	struct warm_compile_result *r = calloc(1, sizeof(*r));
-	if (bytes.failed || r == NULL ||
-	    warm_kernel_entry_parse(bytes.data, bytes.bytes, &r->entry, NULL) != 0) {
-		warm_buf_release(&bytes);
-		free(r);
-		warm_wire_release_response(&a);
-		return fail(error, WARM_COMPILER_NO_MEMORY, "out of memory");
-	}
-	r->data = bytes.data;
-	r->source = WARM_COMPILE_MISS;
-	if (a.uncacheable.bytes > 0) {
-		r->source = WARM_COMPILE_UNCACHEABLE;
-		snprintf(r->reason, sizeof(r->reason), "%s", a.uncacheable.data);
-		atomic_fetch_add_explicit(&c->uncacheable, 1, memory_order_relaxed);
-	} else if (!warm_nvrtc_unchanged(&c->nvrtc)) {
-		r->source = WARM_COMPILE_UNSTORED;
-		snprintf(r->reason, sizeof(r->reason),
-			 "%.200s changed since the compiler was opened", c->nvrtc.library);
-	} else if (c->cache_fd < 0) {
-		r->source = WARM_COMPILE_UNSTORED;
-		snprintf(r->reason, sizeof(r->reason), "%s", c->no_cache_reason);
-	} else if (store_entry(c, &r->entry, bytes.data, bytes.bytes, hasher, &err) != 0) {
-		r->source = WARM_COMPILE_UNSTORED;
-		snprintf(r->reason, sizeof(r->reason), "%.250s", err.msg);
-	} else {
-		atomic_fetch_add_explicit(&c->bytes_written, bytes.bytes, memory_order_relaxed);
-	}
-	if (r->source == WARM_COMPILE_UNSTORED)
-		atomic_fetch_add_explicit(&c->unstored, 1, memory_order_relaxed);
+	rc = take_response(call, &a, ret_result, error);
 	warm_wire_release_response(&a);
-	*ret_result = r;
-	return 0;
+	return rc;
+}
+
+static int compile(struct call *call, const struct warm_wire_request *q,
+		   enum warm_kernel_reason reason, const char *why,
+		   struct warm_compile_result **ret_result, struct warm_compiler_error *error)
+{
+	struct warm_compiler_error own = WARM_COMPILER_ERROR_INIT;
+	/* A kept helper may only meet what leaves nothing behind in it. */
+	bool alone = reason == WARM_KERNEL_BY_OPTION || reason == WARM_KERNEL_BY_ENVIRONMENT;
+	int rc = compile_in_helper(call, q, alone, reason, why, ret_result, &own);
+
+	if (call->c->fallback && (rc == WARM_COMPILER_HELPER || rc == WARM_COMPILER_NO_NVRTC)) {
+		char message[sizeof(own.message)];
+		memcpy(message, own.message, sizeof(message));
+		warm_compiler_error_release(&own);
+		rc = compile_in_host(call, q, message, ret_result, &own);
+	}
+	if (error != NULL && rc != 0)
+		*error = own;
+	else
+		warm_compiler_error_release(&own);
+	return rc;
+}
+
+/* ---- a miss ---- */
+
+/* What another caller of this program landed with, if it is right here. */
+static struct warm_compile_result *share(struct call *call, uint8_t *data, size_t bytes)
+{
+	struct warm_stored s = { .data = data, .bytes = bytes };
+
+	if (data == NULL || warm_kernel_entry_parse(data, bytes, &s.entry, NULL) != 0) {
+		free(data);
+		return NULL;
+	}
+	if (s.entry.n_deps > 0 && !dependencies_hold(call, &s.entry)) {
+		warm_stored_release(&s);
+		return NULL;
+	}
+	return new_result(WARM_COMPILE_HIT, &s);
+}
+
+static struct warm_hash128 flight_key(struct call *call)
+{
+	struct warm_hasher *h = call->hasher;
+
+	/* The same program from another directory may be another. */
+	warm_hasher_reset(h);
+	warm_hasher_add(h, &call->fingerprint, sizeof(call->fingerprint));
+	warm_hasher_add_field(h, call->inputs.base, strlen(call->inputs.base));
+	warm_hasher_add_field(h, call->inputs.cwd, strlen(call->inputs.cwd));
+	return warm_hasher_digest(h);
+}
+
+static int compile_once(struct call *call, const struct warm_wire_request *q,
+			struct warm_compile_result **ret_result, bool *ret_waited,
+			struct warm_compiler_error *error)
+{
+	struct warm_flight *flight;
+	uint8_t *data;
+	size_t bytes;
+	int rc = 0;
+
+	warm_flight_join(call->c->flights, flight_key(call), WAIT_MS, &flight, &data, &bytes);
+	if (flight == NULL) {
+		*ret_waited = true;
+		*ret_result = share(call, data, bytes);
+		return *ret_result != NULL
+			       ? 0
+			       : compile(call, q, WARM_KERNEL_CACHEABLE, "", ret_result, error);
+	}
+	/* Others look up first, too: what was stored since this call did is found now. */
+	*ret_waited = warm_flight_lock(flight, call->fingerprint, WAIT_MS);
+	struct warm_compile_result *r = look_up(call);
+	if (r == NULL)
+		rc = compile(call, q, WARM_KERNEL_CACHEABLE, "", &r, error);
+	bool shared = rc == 0 && r->source != WARM_COMPILE_UNCACHEABLE;
+	warm_flight_land(flight, shared ? r->stored.data : NULL, shared ? r->stored.bytes : 0);
+	if (rc == 0)
+		*ret_result = r;
+	return rc;
+}
+
+static int miss(struct call *call, struct warm_compile_result **ret_result, bool *ret_waited,
+		struct warm_compiler_error *error)
+{
+	const struct warm_compile_program *program = call->program;
+	struct inputs *p = &call->inputs;
+	char why[WARM_WHY_BYTES] = "";
+
+	scope_free struct warm_wire_header *headers = calloc(program->n_headers + 1,
+							     sizeof(*headers));
+	if (headers == NULL)
+		return fail(error, WARM_COMPILER_NO_MEMORY, "out of memory");
+	for (size_t i = 0; i < program->n_headers; i++) {
+		headers[i].name = warm_text_of(program->headers[i].name);
+		headers[i].source = (struct warm_kernel_text){ program->headers[i].source,
+							       program->headers[i].source_bytes };
+	}
+	find_directories(program, p);
+	struct warm_wire_request q = {
+		.nvrtc = warm_text_of(call->c->nvrtc.library),
+		.builtins = warm_text_of(call->c->nvrtc.builtins),
+		.cwd = warm_text_of(p->cwd),
+		.name = warm_text_of(program->name != NULL ? program->name : ""),
+		.source = { program->source, program->source_bytes },
+		.options = p->in.options,
+		.n_options = p->in.n_options,
+		.expressions = p->in.expressions,
+		.n_expressions = p->in.n_expressions,
+		.headers = headers,
+		.n_headers = program->n_headers,
+	};
+	enum warm_kernel_reason reason = warm_request_reason(&q, p->in.environment.data, why);
+	return reason == WARM_KERNEL_CACHEABLE
+		       ? compile_once(call, &q, ret_result, ret_waited, error)
+		       : compile(call, &q, reason, why, ret_result, error);
+}
+
+/* ---- the call ---- */
+
+static void tell(struct call *call, const struct warm_compile_result *r, bool waited,
+		 const struct warm_compiler_error *error)
+{
+	static const char *const events[] = { "hit", "miss", "uncacheable", "unstored" };
+
+	if (call->c->journal == NULL)
+		return;
+	struct warm_journal_event e = {
+		.event = r == NULL				   ? "error"
+			 : waited && r->source == WARM_COMPILE_HIT ? "wait"
+								   : events[r->source],
+		.inputs = &call->inputs.in,
+		.fingerprint = call->fingerprint,
+		.duration_ns = warm_clock_ns() - call->start_ns,
+		.bytes = r != NULL ? r->stored.bytes : 0,
+		.reason = r != NULL	  ? r->reason
+			  : error != NULL ? error->message
+					  : NULL,
+		.dependency = r == NULL || r->source != WARM_COMPILE_HIT ? call->why : NULL,
+	};
+	warm_journal_write(call->c->journal, &e);
+}
+
+static void count_result(struct call *call, const struct warm_compile_result *r, bool waited)
+{
+	struct warm_compiler *c = call->c;
+	bool hit = r != NULL && r->source == WARM_COMPILE_HIT;
+
+	count(c,
+	      hit	  ? WARM_KERNEL_COUNT_HITS
+	      : r != NULL ? WARM_KERNEL_COUNT_MISSES
+			  : WARM_KERNEL_COUNT_FAILED,
+	      1);
+	if (hit && waited)
+		count(c, WARM_KERNEL_COUNT_WAITS, 1);
+	count(c, hit ? WARM_KERNEL_COUNT_HIT_NS : WARM_KERNEL_COUNT_COMPILE_NS,
+	      (uint64_t)(warm_clock_ns() - call->start_ns));
 }
 
 int warm_compiler_compile(struct warm_compiler *c, const struct warm_compile_program *program,
 			  struct warm_compile_result **ret_result,
 			  struct warm_compiler_error *error)
 {
-	struct inputs p;
-	int64_t start = warm_clock_ns();
+	struct call call;
 
 	if (c == NULL || program == NULL || ret_result == NULL)
 		return fail(error, WARM_COMPILER_INVALID, "%s is NULL",
@@ -581,37 +764,33 @@ int warm_compiler_compile(struct warm_compiler *c, const struct warm_compile_pro
 	const char *wrong = check_program(program);
 	if (wrong != NULL)
 		return fail(error, WARM_COMPILER_INVALID, "%s", wrong);
-	struct warm_hasher *hasher = warm_hasher_new();
-	p.many = NULL;
-	p.environment = (struct warm_buf)WARM_BUF_INIT;
-	p.cwd[0] = p.base[0] = '\0';
-	if (hasher == NULL || take_inputs(c, program, hasher, &p) != 0) {
-		warm_hasher_free(hasher);
-		release_inputs(&p);
-		return fail(error, WARM_COMPILER_NO_MEMORY, "out of memory");
-	}
-	struct warm_hash128 fingerprint = warm_kernel_fingerprint(&p.in, hasher);
-	struct warm_compile_result *r = look_up(c, program, fingerprint, &p);
+	call.c = c;
+	call.program = program;
+	call.start_ns = warm_clock_ns();
+	call.why[0] = '\0';
+	call.hasher = warm_hasher_new();
+	call.inputs.many = NULL;
+	call.inputs.environment = (struct warm_buf)WARM_BUF_INIT;
+	call.inputs.cwd[0] = call.inputs.base[0] = '\0';
 	int rc = 0;
-	if (r != NULL) {
-		atomic_fetch_add_explicit(&c->hits, 1, memory_order_relaxed);
-		atomic_fetch_add_explicit(&c->hit_ns, (unsigned long long)(warm_clock_ns() - start),
-					  memory_order_relaxed);
+	if (call.hasher == NULL || take_inputs(c, program, call.hasher, &call.inputs) != 0) {
+		rc = fail(error, WARM_COMPILER_NO_MEMORY, "out of memory");
 	} else {
-		rc = compile(c, program, fingerprint, &p, hasher, &r, error);
-		atomic_fetch_add_explicit(rc == 0 ? &c->misses : &c->failed, 1,
-					  memory_order_relaxed);
-		atomic_fetch_add_explicit(&c->compile_ns,
-					  (unsigned long long)(warm_clock_ns() - start),
-					  memory_order_relaxed);
+		bool waited = false;
+		call.fingerprint = warm_kernel_fingerprint(&call.inputs.in, call.hasher);
+		struct warm_compile_result *r = look_up(&call);
+		if (r == NULL)
+			rc = miss(&call, &r, &waited, error);
+		count_result(&call, rc == 0 ? r : NULL, waited);
+		tell(&call, rc == 0 ? r : NULL, waited, error);
+		if (rc == 0) {
+			warm_hash128_hex(call.fingerprint, r->fingerprint);
+			*ret_result = r;
+		}
 	}
-	warm_hasher_free(hasher);
-	release_inputs(&p);
-	if (rc != 0)
-		return rc;
-	warm_hash128_hex(fingerprint, r->fingerprint);
-	*ret_result = r;
-	return 0;
+	warm_hasher_free(call.hasher);
+	release_inputs(&call.inputs);
+	return rc;
 }
 
 /* ---- many ---- */
@@ -671,24 +850,24 @@ void warm_compile_result_free(struct warm_compile_result *r)
 {
 	if (r == NULL)
 		return;
-	warm_kernel_entry_release(&r->entry);
-	free(r->data);
+	warm_stored_release(&r->stored);
 	free(r);
 }
 
 const void *warm_compile_result_output(const struct warm_compile_result *r, enum warm_output kind,
 				       size_t *ret_bytes)
 {
-	bool known = (unsigned)kind < WARM_KERNEL_OUTPUTS && r->entry.outputs[kind].bytes > 0;
+	bool known = (unsigned)kind < WARM_KERNEL_OUTPUTS &&
+		     r->stored.entry.outputs[kind].bytes > 0;
 
 	if (ret_bytes != NULL)
-		*ret_bytes = known ? r->entry.outputs[kind].bytes : 0;
-	return known ? r->entry.outputs[kind].data : NULL;
+		*ret_bytes = known ? r->stored.entry.outputs[kind].bytes : 0;
+	return known ? r->stored.entry.outputs[kind].data : NULL;
 }
 
 const char *warm_compile_result_log(const struct warm_compile_result *r)
 {
-	return r->entry.log.data;
+	return r->stored.entry.log.data;
 }
 
 const char *warm_compile_result_lowered_name(const struct warm_compile_result *r,
@@ -696,10 +875,12 @@ const char *warm_compile_result_lowered_name(const struct warm_compile_result *r
 {
 	size_t n = strlen(name_expression);
 
-	for (size_t i = 0; i < r->entry.inputs.n_expressions; i++)
-		if (r->entry.inputs.expressions[i].bytes == n &&
-		    memcmp(r->entry.inputs.expressions[i].data, name_expression, n) == 0)
-			return r->entry.lowered[i].bytes > 0 ? r->entry.lowered[i].data : NULL;
+	for (size_t i = 0; i < r->stored.entry.inputs.n_expressions; i++)
+		if (r->stored.entry.inputs.expressions[i].bytes == n &&
+		    memcmp(r->stored.entry.inputs.expressions[i].data, name_expression, n) == 0)
+			return r->stored.entry.lowered[i].bytes > 0
+				       ? r->stored.entry.lowered[i].data
+				       : NULL;
 	return NULL;
 }
 
@@ -719,20 +900,33 @@ const char *warm_compile_result_fingerprint(const struct warm_compile_result *r)
 }
 
 void warm_compiler_get_counters(const struct warm_compiler *c,
-				struct warm_compiler_counters *ret_counters)
+				struct warm_compiler_counters *ret_counters, size_t bytes)
 {
-	*ret_counters = (struct warm_compiler_counters){
-		.hits = atomic_load(&c->hits),
-		.misses = atomic_load(&c->misses),
-		.uncacheable = atomic_load(&c->uncacheable),
-		.unstored = atomic_load(&c->unstored),
-		.bad_entries = atomic_load(&c->bad_entries),
-		.failed = atomic_load(&c->failed),
-		.bytes_read = atomic_load(&c->bytes_read),
-		.bytes_written = atomic_load(&c->bytes_written),
-		.hit_us = atomic_load(&c->hit_ns) / 1000,
-		.compile_us = atomic_load(&c->compile_ns) / 1000,
+	const struct warm_kernel_counters *k = &c->counters;
+	struct warm_compiler_counters n = {
+		.hits = warm_kernel_counted(k, WARM_KERNEL_COUNT_HITS),
+		.misses = warm_kernel_counted(k, WARM_KERNEL_COUNT_MISSES),
+		.waits = warm_kernel_counted(k, WARM_KERNEL_COUNT_WAITS),
+		.unstored = warm_kernel_counted(k, WARM_KERNEL_COUNT_UNSTORED),
+		.bad_entries = warm_kernel_counted(k, WARM_KERNEL_COUNT_BAD_ENTRIES),
+		.failed = warm_kernel_counted(k, WARM_KERNEL_COUNT_FAILED),
+		.evicted = warm_kernel_counted(k, WARM_KERNEL_COUNT_EVICTED),
+		.helpers_started = warm_kernel_counted(k, WARM_KERNEL_COUNT_HELPERS),
+		.bytes_read = warm_kernel_counted(k, WARM_KERNEL_COUNT_BYTES_READ),
+		.bytes_written = warm_kernel_counted(k, WARM_KERNEL_COUNT_BYTES_WRITTEN),
+		.hit_us = warm_kernel_counted(k, WARM_KERNEL_COUNT_HIT_NS) / 1000,
+		.compile_us = warm_kernel_counted(k, WARM_KERNEL_COUNT_COMPILE_NS) / 1000,
+		.uncacheable_option = warm_kernel_counted(k, WARM_KERNEL_COUNT_BY_OPTION),
+		.uncacheable_environment = warm_kernel_counted(k, WARM_KERNEL_COUNT_BY_ENVIRONMENT),
+		.uncacheable_time = warm_kernel_counted(k, WARM_KERNEL_COUNT_BY_TIME),
+		.uncacheable_changed = warm_kernel_counted(k, WARM_KERNEL_COUNT_BY_CHANGE),
+		.uncacheable_host = warm_kernel_counted(k, WARM_KERNEL_COUNT_BY_HOST),
 	};
+
+	n.uncacheable = n.uncacheable_option + n.uncacheable_environment + n.uncacheable_time +
+			n.uncacheable_changed + n.uncacheable_host;
+	memset(ret_counters, 0, bytes);
+	memcpy(ret_counters, &n, bytes < sizeof(n) ? bytes : sizeof(n));
 }
 
 const char *warm_compiler_version(void)

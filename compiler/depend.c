@@ -49,6 +49,14 @@ void warm_depend_free(struct warm_depend *d)
 	free(d);
 }
 
+void warm_depend_fork(struct warm_depend *d, enum warm_fork phase)
+{
+	if (phase == WARM_FORK_PREPARE)
+		pthread_mutex_lock(&d->lock);
+	else
+		pthread_mutex_unlock(&d->lock);
+}
+
 static struct known *slot_of(struct known *table, size_t capacity, const char *path)
 {
 	size_t at = warm_hash64(path, strlen(path)) & (capacity - 1);
@@ -161,37 +169,47 @@ static bool text_is(struct warm_kernel_text t, const char *s)
 	return strlen(s) == t.bytes && memcmp(t.data, s, t.bytes) == 0;
 }
 
-bool warm_depend_holds(struct warm_depend *d, const struct warm_kernel_dep *deps, size_t n,
-		       const char *base, const char *cwd)
+static bool holds(struct warm_depend *d, const struct warm_kernel_dep *dep, const char *path,
+		  const char *base, const char *cwd)
 {
-	char path[2 * WARM_PATH_BYTES];
 	struct stat st;
 
+	switch (dep->kind) {
+	case WARM_KERNEL_DEP_ABSENT:
+		return stat(path, &st) != 0 || S_ISDIR(st.st_mode);
+	case WARM_KERNEL_DEP_FILE:
+		return holds_file(d, dep, path);
+	case WARM_KERNEL_DEP_DIR:
+		return text_is(dep->path, base);
+	case WARM_KERNEL_DEP_CWD:
+		return text_is(dep->path, cwd);
+	}
+	return false;
+}
+
+bool warm_depend_holds(struct warm_depend *d, const struct warm_kernel_dep *deps, size_t n,
+		       const char *base, const char *cwd, char ret_why[WARM_DEPEND_WHY_BYTES])
+{
+	static const char *const words[] = {
+		[WARM_KERNEL_DEP_ABSENT] = "appeared",
+		[WARM_KERNEL_DEP_FILE] = "changed or is gone",
+		[WARM_KERNEL_DEP_DIR] = "was the program's directory",
+		[WARM_KERNEL_DEP_CWD] = "was the current directory",
+	};
+	char path[2 * WARM_PATH_BYTES];
+
 	for (size_t i = 0; i < n; i++) {
-		const struct warm_kernel_dep *dep = &deps[i];
-		const char *at = dep->path.data;
-		if (dep->relative) {
-			snprintf(path, sizeof(path), "%s/%s", base, dep->path.data);
+		const char *at = deps[i].path.data;
+		if (deps[i].relative) {
+			snprintf(path, sizeof(path), "%s/%s", base, deps[i].path.data);
 			at = path;
 		}
-		switch (dep->kind) {
-		case WARM_KERNEL_DEP_ABSENT:
-			if (stat(at, &st) == 0 && !S_ISDIR(st.st_mode))
-				return false;
-			break;
-		case WARM_KERNEL_DEP_FILE:
-			if (!holds_file(d, dep, at))
-				return false;
-			break;
-		case WARM_KERNEL_DEP_DIR:
-			if (!text_is(dep->path, base))
-				return false;
-			break;
-		case WARM_KERNEL_DEP_CWD:
-			if (!text_is(dep->path, cwd))
-				return false;
-			break;
-		}
+		if (holds(d, &deps[i], at, base, cwd))
+			continue;
+		if (ret_why != NULL)
+			snprintf(ret_why, WARM_DEPEND_WHY_BYTES, "%.450s %s", at,
+				 words[deps[i].kind]);
+		return false;
 	}
 	return true;
 }

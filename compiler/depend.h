@@ -8,7 +8,10 @@
 #ifndef WARM_COMPILER_DEPEND_H
 #define WARM_COMPILER_DEPEND_H
 
+#include "compiler/pool.h"
 #include "lib/kernel/entry.h"
+
+enum { WARM_DEPEND_WHY_BYTES = 512 };
 
 struct warm_depend;
 
@@ -16,9 +19,11 @@ struct warm_depend;
  * after their first look; borrowed. NULL when out of memory. */
 struct warm_depend *warm_depend_new(const char *const *sealed);
 void warm_depend_free(struct warm_depend *depend);
+void warm_depend_fork(struct warm_depend *depend, enum warm_fork phase);
 
-/* `base` is the program's directory, `cwd` the current one, both absolute. */
+/* `base` is the program's directory, `cwd` the current one, both absolute. Where one doesn't hold,
+ * `ret_why` (NULL: not wanted) says which: "/x/a.h changed". */
 bool warm_depend_holds(struct warm_depend *depend, const struct warm_kernel_dep *deps, size_t n,
-		       const char *base, const char *cwd);
+		       const char *base, const char *cwd, char ret_why[WARM_DEPEND_WHY_BYTES]);
 
 #endif

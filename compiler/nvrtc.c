@@ -11,12 +11,35 @@
 
 #include "lib/base/hash.h"
 
-enum { MAX_SECTIONS = 4096, NOTE_BYTES = 4096, LIBRARY_BYTES = 1 << 30 };
+enum { MAX_SECTIONS = 4096, NOTE_BYTES = 4096, LIBRARY_BYTES = 1 << 30, CACHE_BYTES = 64 << 20 };
 
-static const char *const sonames[] = { "libnvrtc.so.13", "libnvrtc.so.12" };
+#define DROPIN_SECTION ".note.warmcache"
+
+enum { FIRST_MAJOR = 12, LAST_MAJOR = 13 };
 
 /* ---- identity ---- */
 
+static int read_build_id(int fd, const Elf64_Shdr *s, char ret_identity[72])
+{
+	uint8_t note[NOTE_BYTES];
+
+	if (s->sh_size > sizeof(note) || s->sh_size < 16 ||
+	    warm_file_read_at(fd, note, (size_t)s->sh_size, s->sh_offset, NULL) != 0)
+		return WARM_NOT_FOUND;
+	struct warm_reader r = warm_reader_of(note, (size_t)s->sh_size);
+	uint32_t name_bytes = warm_reader_u32(&r), bytes = warm_reader_u32(&r);
+	uint32_t type = warm_reader_u32(&r);
+	warm_reader_take(&r, (name_bytes + 3) & ~3u);
+	const uint8_t *id = warm_reader_take(&r, bytes);
+	if (type != NT_GNU_BUILD_ID || id == NULL || bytes < 4 || bytes > 32)
+		return WARM_NOT_FOUND;
+	ret_identity[0] = 'b';
+	ret_identity[1] = ':';
+	warm_hex(id, bytes, ret_identity + 2);
+	return 0;
+}
+
+/* NOT_FOUND: it has none; EXISTS: it is our drop-in, which is no NVRTC; CORRUPT: no library. */
 static int find_build_id(int fd, uint64_t size, char ret_identity[72])
 {
 	Elf64_Ehdr head;
@@ -31,30 +54,21 @@ static int find_build_id(int fd, uint64_t size, char ret_identity[72])
 	if (warm_file_read_at(fd, &names, sizeof(names),
 			      head.e_shoff + head.e_shstrndx * sizeof(names), NULL) != 0)
 		return WARM_NOT_FOUND;
+	int rc = WARM_NOT_FOUND;
 	for (unsigned i = 0; i < head.e_shnum; i++) {
 		Elf64_Shdr s;
 		char name[20] = { 0 };
-		uint8_t note[NOTE_BYTES];
 		if (warm_file_read_at(fd, &s, sizeof(s), head.e_shoff + i * sizeof(s), NULL) != 0)
 			return WARM_NOT_FOUND;
-		if (s.sh_type != SHT_NOTE || s.sh_size > sizeof(note) || s.sh_size < 16 ||
-		    warm_file_read_at(fd, name, 19, names.sh_offset + s.sh_name, NULL) != 0 ||
-		    strcmp(name, ".note.gnu.build-id") != 0 ||
-		    warm_file_read_at(fd, note, (size_t)s.sh_size, s.sh_offset, NULL) != 0)
+		if (s.sh_type != SHT_NOTE ||
+		    warm_file_read_at(fd, name, 19, names.sh_offset + s.sh_name, NULL) != 0)
 			continue;
-		struct warm_reader r = warm_reader_of(note, (size_t)s.sh_size);
-		uint32_t name_bytes = warm_reader_u32(&r), bytes = warm_reader_u32(&r);
-		uint32_t type = warm_reader_u32(&r);
-		warm_reader_take(&r, (name_bytes + 3) & ~3u);
-		const uint8_t *id = warm_reader_take(&r, bytes);
-		if (type != NT_GNU_BUILD_ID || id == NULL || bytes < 4 || bytes > 32)
-			return WARM_NOT_FOUND;
-		ret_identity[0] = 'b';
-		ret_identity[1] = ':';
-		warm_hex(id, bytes, ret_identity + 2);
-		return 0;
+		if (strncmp(name, DROPIN_SECTION, strlen(DROPIN_SECTION)) == 0)
+			return WARM_EXISTS;
+		if (strcmp(name, ".note.gnu.build-id") == 0)
+			rc = read_build_id(fd, &s, ret_identity);
 	}
-	return WARM_NOT_FOUND;
+	return rc;
 }
 
 int warm_elf_identity(const char *path, char ret_identity[72], struct warm_error *err)
@@ -67,6 +81,10 @@ int warm_elf_identity(const char *path, char ret_identity[72], struct warm_error
 	int rc = find_build_id(fd, (uint64_t)st.st_size, ret_identity);
 	if (rc == WARM_CORRUPT)
 		return warm_error_set(err, WARM_CORRUPT, "%s is no library", path);
+	if (rc == WARM_EXISTS)
+		return warm_error_set(err, WARM_CORRUPT,
+				      "%s is warmcache's drop-in, where NVRTC itself is needed",
+				      path);
 	if (rc == 0)
 		return 0;
 	scope_free char *data = NULL;
@@ -143,6 +161,7 @@ bool warm_nvrtc_unchanged(const struct warm_nvrtc *n)
 
 struct search {
 	struct warm_nvrtc *found;
+	int major; /* 0: any */
 	struct warm_buf tried;
 	struct warm_error last; /* why a candidate was refused */
 	bool done;
@@ -156,7 +175,7 @@ static void try_path(struct search *s, const char *path)
 	if (s->done || realpath(path, real) == NULL)
 		return;
 	snprintf(n.library, sizeof(n.library), "%s", real);
-	if (find_builtins(&n, &s->last) != 0 || warm_elf_identity(n.library, one, &s->last) != 0 ||
+	if (warm_elf_identity(n.library, one, &s->last) != 0 || find_builtins(&n, &s->last) != 0 ||
 	    warm_elf_identity(n.builtins, other, &s->last) != 0)
 		return;
 	if (stat(n.library, &n.seen[0]) != 0 || stat(n.builtins, &n.seen[1]) != 0)
@@ -166,6 +185,7 @@ static void try_path(struct search *s, const char *path)
 	s->done = true;
 }
 
+/* The newest first. */
 static void try_dir(struct search *s, const char *dir)
 {
 	char path[2 * WARM_PATH_BYTES];
@@ -173,21 +193,31 @@ static void try_dir(struct search *s, const char *dir)
 	if (s->done || dir[0] == '\0')
 		return;
 	warm_buf_printf(&s->tried, "%s%s", s->tried.bytes > 0 ? ", " : "", dir);
-	for (size_t i = 0; i < sizeof(sonames) / sizeof(sonames[0]); i++) {
-		snprintf(path, sizeof(path), "%s/%s", dir, sonames[i]);
+	for (int major = LAST_MAJOR; major >= FIRST_MAJOR; major--) {
+		if (s->major != 0 && s->major != major)
+			continue;
+		snprintf(path, sizeof(path), "%s/libnvrtc.so.%d", dir, major);
 		try_path(s, path);
 	}
 }
 
-static void try_list(struct search *s, const char *list)
+/* Directories between colons; `origin` is put for $ORIGIN. */
+static void try_list(struct search *s, const char *list, const char *origin)
 {
+	static const char *const words[] = { "$ORIGIN", "${ORIGIN}" };
+
 	for (const char *p = list; p != NULL && *p != '\0';) {
-		char dir[WARM_PATH_BYTES];
-		size_t n = strcspn(p, ":");
-		if (n > 0 && n < sizeof(dir)) {
-			memcpy(dir, p, n);
-			dir[n] = '\0';
+		char dir[2 * WARM_PATH_BYTES];
+		size_t n = strcspn(p, ":"), skip = 0;
+		for (size_t i = 0; i < 2 && origin != NULL && skip == 0; i++)
+			if (strncmp(p, words[i], strlen(words[i])) == 0)
+				skip = strlen(words[i]);
+		if (n > skip && n < WARM_PATH_BYTES) {
+			snprintf(dir, sizeof(dir), "%.4000s%.*s", skip > 0 ? origin : "",
+				 (int)(n - skip), p + skip);
 			try_dir(s, dir);
+		} else if (skip > 0) {
+			try_dir(s, origin);
 		}
 		p += n + (p[n] == ':');
 	}
@@ -204,17 +234,52 @@ static void try_wheels(struct search *s, const char *site)
 	}
 }
 
+/* Where the loader would look for the NVRTC that a loaded object needs. */
+static void try_run_path(struct search *s, const struct dl_phdr_info *info, const char *slash)
+{
+	const ElfW(Dyn) *dynamic = NULL;
+	const char *strings = NULL;
+	size_t lists[2] = { 0, 0 };
+	bool needs = false;
+
+	for (int i = 0; i < info->dlpi_phnum; i++)
+		if (info->dlpi_phdr[i].p_type == PT_DYNAMIC)
+			dynamic = (const ElfW(Dyn) *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
+	for (const ElfW(Dyn) *d = dynamic; d != NULL && d->d_tag != DT_NULL; d++)
+		if (d->d_tag == DT_STRTAB)
+			strings = (const char *)d->d_un.d_ptr;
+	/* The loader has made it an address, except in objects that it can't write to. */
+	if (strings == NULL || (uintptr_t)strings < info->dlpi_addr)
+		return;
+	for (const ElfW(Dyn) *d = dynamic; d->d_tag != DT_NULL; d++) {
+		if (d->d_tag == DT_NEEDED)
+			needs = needs || strncmp(strings + d->d_un.d_val, "libnvrtc.so.", 12) == 0;
+		else if (d->d_tag == DT_RUNPATH || d->d_tag == DT_RPATH)
+			lists[d->d_tag == DT_RPATH] = (size_t)d->d_un.d_val;
+	}
+	char origin[WARM_PATH_BYTES];
+	snprintf(origin, sizeof(origin), "%.*s", (int)(slash - info->dlpi_name), info->dlpi_name);
+	for (size_t i = 0; needs && i < 2; i++)
+		if (lists[i] != 0)
+			try_list(s, strings + lists[i], origin);
+}
+
 static int try_object(struct dl_phdr_info *info, size_t size, void *arg)
 {
 	struct search *s = arg;
-	char site[WARM_PATH_BYTES];
+	char site[WARM_PATH_BYTES], soname[24];
 	const char *slash = strrchr(info->dlpi_name, '/');
 
 	(void)size;
 	if (slash == NULL)
 		return 0;
-	if (strncmp(slash + 1, "libnvrtc.so.", 12) == 0)
-		try_path(s, info->dlpi_name);
+	for (int major = LAST_MAJOR; major >= FIRST_MAJOR; major--) {
+		snprintf(soname, sizeof(soname), "libnvrtc.so.%d", major);
+		if ((s->major == 0 || s->major == major) &&
+		    strncmp(slash + 1, soname, strlen(soname)) == 0)
+			try_path(s, info->dlpi_name);
+	}
+	try_run_path(s, info, slash);
 	const char *packages = strstr(info->dlpi_name, "/site-packages/");
 	if (packages != NULL) {
 		snprintf(site, sizeof(site), "%.*s/site-packages",
@@ -242,7 +307,37 @@ static void try_environment(struct search *s, const char *variable)
 	try_dir(s, pattern);
 }
 
-int warm_nvrtc_find(const char *library, struct warm_nvrtc *ret_nvrtc, struct warm_error *err)
+/* What ldconfig has found, from glibc's ld.so.cache: a header, entries of 24 bytes whose words 1
+ * and 2 are the offsets of name and path, strings. */
+static void try_loader_cache(struct search *s)
+{
+	static const char magic[] = "glibc-ld.so.cache1.1";
+	enum { HEAD = 48, ENTRY = 24 };
+	scope_free char *data = NULL;
+	size_t bytes = 0;
+	uint32_t n, words[3];
+
+	if (warm_file_load(AT_FDCWD, "/etc/ld.so.cache", CACHE_BYTES, &data, &bytes, NULL) != 0 ||
+	    bytes < HEAD || memcmp(data, magic, strlen(magic)) != 0)
+		return;
+	memcpy(&n, data + strlen(magic), sizeof(n));
+	for (size_t i = 0; i < n && HEAD + (i + 1) * ENTRY <= bytes; i++) {
+		memcpy(words, data + HEAD + i * ENTRY, sizeof(words));
+		if (words[1] >= bytes || words[2] >= bytes)
+			return;
+		for (int major = LAST_MAJOR; major >= FIRST_MAJOR; major--) {
+			char soname[24];
+			snprintf(soname, sizeof(soname), "libnvrtc.so.%d", major);
+			/* The data end in a NUL. */
+			if ((s->major == 0 || s->major == major) &&
+			    strcmp(data + words[1], soname) == 0)
+				try_path(s, data + words[2]);
+		}
+	}
+}
+
+int warm_nvrtc_find(const char *library, int major, struct warm_nvrtc *ret_nvrtc,
+		    struct warm_error *err)
 {
 	static const char *const places[] = {
 		"/usr/local/cuda/lib64",
@@ -256,7 +351,7 @@ int warm_nvrtc_find(const char *library, struct warm_nvrtc *ret_nvrtc, struct wa
 		"/usr/lib64",
 		"/usr/lib"
 	};
-	struct search s = { .found = ret_nvrtc };
+	struct search s = { .found = ret_nvrtc, .major = major };
 
 	if (library == NULL || library[0] == '\0')
 		library = getenv("WARM_NVRTC_LIBRARY");
@@ -270,7 +365,8 @@ int warm_nvrtc_find(const char *library, struct warm_nvrtc *ret_nvrtc, struct wa
 		return s.done ? 0 : s.last.status;
 	}
 	dl_iterate_phdr(try_object, &s);
-	try_list(&s, getenv("LD_LIBRARY_PATH"));
+	try_list(&s, getenv("LD_LIBRARY_PATH"), NULL);
+	try_loader_cache(&s);
 	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
 		try_dir(&s, places[i]);
 	try_environment(&s, "VIRTUAL_ENV");

@@ -21,13 +21,15 @@ struct warm_nvrtc {
 bool warm_nvrtc_unchanged(const struct warm_nvrtc *nvrtc);
 
 /* `library` is a path or NULL to search: WARM_NVRTC_LIBRARY; a libnvrtc that is loaded in this
- * process; LD_LIBRARY_PATH; the places where CUDA is installed; the nvidia wheels of a Python
- * environment (of a loaded object's site-packages, VIRTUAL_ENV, CONDA_PREFIX).
+ * process; for each loaded object that needs one, its RUNPATH or RPATH, and the nvidia wheels of
+ * its site-packages; LD_LIBRARY_PATH; the loader's cache; the places where CUDA is installed; the
+ * nvidia wheels of VIRTUAL_ENV and CONDA_PREFIX. Of major version `major` alone, if not 0. Never
+ * our drop-in, which carries a note section that says so.
  *
  * Errors: NOT_FOUND naming what is missing and where it was looked for; CORRUPT for a file that
  *         is no ELF library.
  */
-int warm_nvrtc_find(const char *library, struct warm_nvrtc *ret_nvrtc,
+int warm_nvrtc_find(const char *library, int major, struct warm_nvrtc *ret_nvrtc,
 		    struct warm_error *err) WARM_CHECKED;
 
 /* "b:" and the build id from the section .note.gnu.build-id, or "h:" and the XXH3-128 of the

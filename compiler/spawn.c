@@ -12,7 +12,6 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "compiler/wire.h"
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
 
@@ -97,16 +96,28 @@ static int build_environment(const char *lines, char *ret_env[MAX_ENVIRONMENT],
 	return 0;
 }
 
-static int start(const char *helper, const char *environment, int fd, pid_t *ret_pid,
+/* Above 2, so that it is none of the descriptors that the helper gets by number. */
+static int move_up(int *fd)
+{
+	int up = fcntl(*fd, F_DUPFD_CLOEXEC, 3);
+
+	close(*fd);
+	*fd = up;
+	return up;
+}
+
+static int spawn(const char *helper, const char *environment, int fd, pid_t *ret_pid,
 		 struct warm_error *err)
 {
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
 	char *env[MAX_ENVIRONMENT] = { 0 };
-	char *argv[] = { (char *)(uintptr_t)HELPER_NAME, NULL };
+	char host[24];
+	char *argv[] = { (char *)(uintptr_t)HELPER_NAME, host, NULL };
 	sigset_t none, all;
 
 	int rc = build_environment(environment, env, err);
+	snprintf(host, sizeof(host), "%ld", (long)getpid());
 	posix_spawn_file_actions_init(&actions);
 	posix_spawnattr_init(&attributes);
 	sigemptyset(&none);
@@ -122,9 +133,13 @@ static int start(const char *helper, const char *environment, int fd, pid_t *ret
 		failed = posix_spawnattr_setsigmask(&attributes, &none);
 	if (failed == 0)
 		failed = posix_spawnattr_setsigdefault(&attributes, &all);
+	/* A group of its own: a terminal's Ctrl-C is meant for the host. */
 	if (failed == 0)
-		failed = posix_spawnattr_setflags(&attributes,
-						  POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+		failed = posix_spawnattr_setpgroup(&attributes, 0);
+	if (failed == 0)
+		failed = posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK |
+								       POSIX_SPAWN_SETSIGDEF |
+								       POSIX_SPAWN_SETPGROUP);
 	if (rc == 0 && failed == 0)
 		failed = posix_spawn(ret_pid, helper, &actions, &attributes, argv, env);
 	posix_spawnattr_destroy(&attributes);
@@ -136,72 +151,41 @@ static int start(const char *helper, const char *environment, int fd, pid_t *ret
 	return rc;
 }
 
-/* Above 2, so that it is none of the descriptors that the helper gets by number. */
-static int move_up(int *fd)
+int warm_helper_start(const char *helper, const char *environment, pid_t *ret_pid, int *ret_fd,
+		      struct warm_error *err)
 {
-	int up = fcntl(*fd, F_DUPFD_CLOEXEC, 3);
-
-	close(*fd);
-	*fd = up;
-	return up;
-}
-
-/* It has nothing left to do; one that doesn't end soon is made to. */
-static pid_t wait_for_end(pid_t pid, int *ret_status)
-{
-	struct timespec nap = { .tv_nsec = 1000000 };
-	int64_t end_ms = warm_clock_ms() + END_MS;
-
-	for (;;) {
-		pid_t waited = waitpid(pid, ret_status, WNOHANG);
-		if (waited > 0 || (waited < 0 && errno != EINTR))
-			return waited;
-		if (warm_clock_ms() > end_ms)
-			kill(pid, SIGKILL);
-		nanosleep(&nap, NULL);
-	}
-}
-
-int warm_helper_run(const char *helper, const char *environment, const struct warm_buf *request,
-		    int64_t timeout_ms, uint8_t **ret_data, size_t *ret_bytes,
-		    struct warm_error *err)
-{
-	int64_t deadline = timeout_ms > 0 ? warm_clock_ms() + timeout_ms : 0;
 	int pair[2];
-	pid_t pid = -1;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
 		return warm_error_errno(err, errno, "socketpair");
 	scope_close int ours = pair[0], theirs = pair[1];
 	if (move_up(&ours) < 0 || move_up(&theirs) < 0)
 		return warm_error_errno(err, errno, "dup");
-	int rc = start(helper, environment, theirs, &pid, err);
-	close(take_fd(&theirs));
-	if (rc != 0)
-		return rc;
-	rc = warm_wire_send(ours, request, deadline, err);
+	int rc = spawn(helper, environment, theirs, ret_pid, err);
 	if (rc == 0)
-		rc = warm_wire_receive(ours, deadline, ret_data, ret_bytes, err);
-	/* The helper ends when the socket does. A fork of the host may hold a copy of ours: so not
-	 * by close() alone. */
-	shutdown(ours, SHUT_RDWR);
-	close(take_fd(&ours));
-	if (rc != 0 && rc != WARM_NOT_FOUND)
-		kill(pid, SIGKILL);
-	int status = 0;
-	pid_t waited = wait_for_end(pid, &status);
-	if (rc == WARM_NOT_FOUND) {
-		/* ECHILD: the host takes its children itself, or ignores SIGCHLD. */
-		if (waited < 0)
-			return warm_error_set(err, rc, "%s died", helper);
-		if (WIFSIGNALED(status))
-			return warm_error_set(err, rc, "%s was killed by signal %d (%s)", helper,
-					      WTERMSIG(status), strsignal(WTERMSIG(status)));
-		return warm_error_set(err, rc, "%s exited with %d before it answered", helper,
-				      WEXITSTATUS(status));
-	}
-	if (rc == WARM_CANCELED)
-		return warm_error_set(err, rc, "%s took over %lld ms and was killed", helper,
-				      (long long)timeout_ms);
+		*ret_fd = take_fd(&ours);
 	return rc;
+}
+
+/* It has nothing left to do; one that doesn't end soon is made to. */
+bool warm_helper_reap(pid_t pid, bool wait, int *ret_status)
+{
+	struct timespec nap = { .tv_nsec = 1000000 };
+	int64_t end_ms = warm_clock_ms() + END_MS;
+
+	for (;;) {
+		pid_t waited = waitpid(pid, ret_status, WNOHANG);
+		if (waited > 0)
+			return true;
+		/* ECHILD: the host takes its children itself, or ignores SIGCHLD. */
+		if (waited < 0 && errno != EINTR) {
+			*ret_status = -1;
+			return true;
+		}
+		if (!wait)
+			return false;
+		if (warm_clock_ms() > end_ms)
+			kill(pid, SIGKILL);
+		nanosleep(&nap, NULL);
+	}
 }

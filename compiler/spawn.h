@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Run the helper for one request.
+ * Find and start the helper.
  *
  * The host may be multi-threaded, may have closed descriptors and may ignore SIGCHLD. The
  * helper's environment is built: variables that NVRTC obeys, LD_LIBRARY_PATH, nothing else, and
- * never LD_PRELOAD. Threads: any number; each call has a helper of its own.
+ * never LD_PRELOAD. Threads: any number.
  */
 #ifndef WARM_COMPILER_SPAWN_H
 #define WARM_COMPILER_SPAWN_H
 
-#include "lib/base/buf.h"
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "lib/base/error.h"
 
 /* Variables of the environment that change what NVRTC makes; NULL-terminated. */
 extern const char *const warm_nvrtc_environment[];
@@ -19,13 +22,14 @@ extern const char *const warm_nvrtc_environment[];
 int warm_helper_find(const char *given, char *ret_path, size_t bytes,
 		     struct warm_error *err) WARM_CHECKED;
 
-/* `environment` is "NAME=VALUE\n" lines, those of warm_nvrtc_environment[] that the key holds.
- *
- * Send `request`, receive the answer. Errors: NOT_FOUND when the helper dies (the message says
- * how); CANCELED after `timeout_ms`, the helper is killed; NO_MEMORY; IO.
- * Owns: the caller frees `*ret_data`. */
-int warm_helper_run(const char *helper, const char *environment, const struct warm_buf *request,
-		    int64_t timeout_ms, uint8_t **ret_data, size_t *ret_bytes,
-		    struct warm_error *err) WARM_CHECKED;
+/* Start a helper, in a process group of its own; `ret_fd` is the socket to it (wire.h).
+ * `environment` is "NAME=VALUE\n" lines, those of warm_nvrtc_environment[] that the key holds.
+ * Owns: the caller closes `*ret_fd` and reaps the helper. */
+int warm_helper_start(const char *helper, const char *environment, pid_t *ret_pid, int *ret_fd,
+		      struct warm_error *err) WARM_CHECKED;
+
+/* Take the status of a helper that has ended or is ending; with `wait`, kill one that takes too
+ * long. False: it runs. `*ret_status` is -1 where the host took it itself. */
+bool warm_helper_reap(pid_t pid, bool wait, int *ret_status);
 
 #endif

@@ -33,7 +33,6 @@ void warm_wire_put_request(struct warm_buf *out, const struct warm_wire_request 
 	warm_kernel_put_text(out, q->cwd);
 	warm_kernel_put_text(out, q->name);
 	warm_kernel_put_text(out, q->source);
-	warm_buf_put_u8(out, q->trace);
 	warm_buf_put_uv(out, q->n_options);
 	for (size_t i = 0; i < q->n_options; i++)
 		warm_kernel_put_text(out, q->options[i]);
@@ -66,7 +65,6 @@ int warm_wire_parse_request(const void *data, size_t bytes, struct warm_wire_req
 	q.cwd = warm_kernel_take_text(&r);
 	q.name = warm_kernel_take_text(&r);
 	q.source = warm_kernel_take_text(&r);
-	q.trace = warm_reader_u8(&r) != 0;
 	q.options = take_texts(&r, &q.n_options);
 	q.expressions = take_texts(&r, &q.n_expressions);
 	size_t n = warm_reader_count(&r, 4);
@@ -93,6 +91,7 @@ void warm_wire_put_response(struct warm_buf *out, const struct warm_wire_respons
 	warm_buf_put_u8(out, (uint8_t)a->outcome);
 	warm_buf_put_u32(out, (uint32_t)a->nvrtc_result);
 	warm_kernel_put_text(out, a->message);
+	warm_buf_put_u8(out, (uint8_t)a->reason);
 	warm_kernel_put_text(out, a->uncacheable);
 	warm_kernel_put_text(out, a->log);
 	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++)
@@ -119,6 +118,7 @@ int warm_wire_parse_response(const void *data, size_t bytes,
 	a.outcome = (enum warm_wire_outcome)warm_reader_u8(&r);
 	a.nvrtc_result = (int)warm_reader_u32(&r);
 	a.message = warm_kernel_take_text(&r);
+	a.reason = (enum warm_kernel_reason)warm_reader_u8(&r);
 	a.uncacheable = warm_kernel_take_text(&r);
 	a.log = warm_kernel_take_text(&r);
 	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++)
@@ -128,7 +128,8 @@ int warm_wire_parse_response(const void *data, size_t bytes,
 		warm_wire_release_response(&a);
 		return warm_error_nomem(err, bytes);
 	}
-	if (r.bad || r.at != r.bytes || a.outcome > WARM_WIRE_FAILED) {
+	if (r.bad || r.at != r.bytes || a.outcome > WARM_WIRE_FAILED ||
+	    a.reason >= WARM_KERNEL_REASONS) {
 		warm_wire_release_response(&a);
 		return warm_error_set(err, WARM_CORRUPT, "malformed response");
 	}

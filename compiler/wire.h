@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the library and its helper say to each other over a socket: one request, one response,
- * each a length and its fields (lib/base/buf.h). Both ends come from one build.
+ * What the library and its helper say to each other over a socket: requests and
+ * responses in turn, each a length and its fields (lib/base/buf.h). Both ends come from one build.
  *
  * Threads: pure functions over buffers and a socket.
  */
@@ -9,6 +9,7 @@
 #define WARM_COMPILER_WIRE_H
 
 #include "lib/base/buf.h"
+#include "lib/kernel/counters.h"
 #include "lib/kernel/entry.h"
 
 struct warm_wire_header {
@@ -20,7 +21,6 @@ struct warm_wire_request {
 	struct warm_kernel_text cwd;
 	struct warm_kernel_text name; /* as given; "" for none */
 	struct warm_kernel_text source;
-	bool trace; /* record dependencies */
 	const struct warm_kernel_text *options, *expressions;
 	size_t n_options, n_expressions;
 	const struct warm_wire_header *headers;
@@ -39,7 +39,8 @@ struct warm_wire_response {
 	enum warm_wire_outcome outcome;
 	int nvrtc_result;
 	struct warm_kernel_text message;     /* for all but COMPILED */
-	struct warm_kernel_text uncacheable; /* why the result must not be stored; "": it may */
+	enum warm_kernel_reason reason;	     /* why the result must not be stored */
+	struct warm_kernel_text uncacheable; /* the reason's text; "" for CACHEABLE */
 	struct warm_kernel_text log;
 	struct warm_kernel_text outputs[WARM_KERNEL_OUTPUTS];
 	struct warm_kernel_text *lowered;

@@ -130,7 +130,7 @@ int main(int argc, char **argv)
 		warm_compile_result_free(result);
 	}
 	struct warm_compiler_counters counters;
-	warm_compiler_get_counters(compiler, &counters);
+	warm_compiler_get_counters(compiler, &counters, sizeof(counters));
 	printf("{\"ready_seconds\":%.4f,\"compiled\":%llu,\"hits\":%llu,\"cubin_bytes\":%zu}\n",
 	       seconds() - start, (unsigned long long)counters.misses,
 	       (unsigned long long)counters.hits, total);

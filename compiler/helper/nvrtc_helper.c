@@ -4,25 +4,29 @@
  *
  * It reads requests from its standard input (a socket), compiles each with NVRTC, and answers on
  * the same socket until that ends. It exports its own fopen: libnvrtc's calls arrive here, and
- * what they opened or failed to open are the program's dependencies, complete.
+ * what they opened or failed to open are the program's dependencies, complete. It ends when the
+ * host does, and after some time, compiles and memory.
  */
 #include <ctype.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
-#include "compiler/wire.h"
+#include "compiler/cacheable.h"
+#include "compiler/native.h"
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
 
 #define EXPORTED __attribute__((visibility("default")))
 
-enum { NO_CACHE_SINCE = 12 * 100 + 9, ERROR_INVALID_OPTION = 5, ERROR_COMPILATION = 6 };
+/* A helper ends after so much; the host starts another. */
+enum { IDLE_MS = 30 * 1000, AGE_MS = 10 * 60 * 1000, MAX_COMPILES = 500, MAX_RSS_KIB = 1 << 20 };
 
 /* ---- the trace ---- */
 
@@ -102,112 +106,23 @@ static void start_trace(bool on)
 	pthread_mutex_unlock(&trace.lock);
 }
 
-/* ---- NVRTC ---- */
-
-typedef struct nvrtc_program *program_t;
-
-static struct {
-	void *library;
-	int (*version)(int *, int *);
-	const char *(*error_string)(int);
-	int (*create)(program_t *, const char *, const char *, int, const char *const *,
-		      const char *const *);
-	int (*destroy)(program_t *);
-	int (*compile)(program_t, int, const char *const *);
-	int (*add_expression)(program_t, const char *);
-	int (*lowered)(program_t, const char *, const char **);
-	int (*log_size)(program_t, size_t *);
-	int (*log)(program_t, char *);
-	int (*size[WARM_KERNEL_OUTPUTS])(program_t, size_t *);
-	int (*get[WARM_KERNEL_OUTPUTS])(program_t, char *);
-	int number; /* major * 100 + minor */
-} nvrtc;
-
-static char load_message[512];
-
-static int load_nvrtc(const char *path, const char *builtins)
-{
-	static const char *const sizes[WARM_KERNEL_OUTPUTS] = {
-		"nvrtcGetPTXSize", "nvrtcGetCUBINSize", "nvrtcGetLTOIRSize", "nvrtcGetOptiXIRSize"
-	};
-	static const char *const gets[WARM_KERNEL_OUTPUTS] = { "nvrtcGetPTX", "nvrtcGetCUBIN",
-							       "nvrtcGetLTOIR", "nvrtcGetOptiXIR" };
-	const struct {
-		const char *name;
-		void *slot;
-	} symbols[] = {
-		{ "nvrtcVersion", &nvrtc.version },
-		{ "nvrtcGetErrorString", &nvrtc.error_string },
-		{ "nvrtcCreateProgram", &nvrtc.create },
-		{ "nvrtcDestroyProgram", &nvrtc.destroy },
-		{ "nvrtcCompileProgram", &nvrtc.compile },
-		{ "nvrtcAddNameExpression", &nvrtc.add_expression },
-		{ "nvrtcGetLoweredName", &nvrtc.lowered },
-		{ "nvrtcGetProgramLogSize", &nvrtc.log_size },
-		{ "nvrtcGetProgramLog", &nvrtc.log },
-	};
-
-	if (nvrtc.library != NULL)
-		return 0;
-	/* By absolute path and first: NVRTC then finds this one whatever its RPATH says. */
-	if (dlopen(builtins, RTLD_NOW | RTLD_GLOBAL) == NULL) {
-		snprintf(load_message, sizeof(load_message), "%s", dlerror());
-		return -1;
-	}
-	void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-	if (library == NULL) {
-		snprintf(load_message, sizeof(load_message), "%s", dlerror());
-		return -1;
-	}
-	for (size_t i = 0; i < sizeof(symbols) / sizeof(symbols[0]); i++) {
-		void *symbol = dlsym(library, symbols[i].name);
-		if (symbol == NULL) {
-			snprintf(load_message, sizeof(load_message), "%s has no %s", path,
-				 symbols[i].name);
-			return -1;
-		}
-		*(void **)symbols[i].slot = symbol;
-	}
-	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++) {
-		*(void **)&nvrtc.size[k] = dlsym(library, sizes[k]);
-		*(void **)&nvrtc.get[k] = dlsym(library, gets[k]);
-	}
-	int major = 0, minor = 0;
-	if (nvrtc.version(&major, &minor) == 0)
-		nvrtc.number = major * 100 + minor;
-	nvrtc.library = library;
-	return 0;
-}
-
 /* ---- one compile ---- */
 
 struct compile {
 	const struct warm_wire_request *q;
-	struct warm_wire_response a;
-	char *log, *outputs[WARM_KERNEL_OUTPUTS];
+	struct warm_native_result r;
 	char base[WARM_PATH_BYTES]; /* the program's directory */
 	char **paths;		    /* of dependencies */
 	size_t n_paths;
-	char why[200];
+	enum warm_kernel_reason reason;
+	char why[WARM_WHY_BYTES];
 };
-
-static bool starts_with(struct warm_kernel_text t, const char *prefix)
-{
-	size_t n = strlen(prefix);
-
-	return t.bytes >= n && memcmp(t.data, prefix, n) == 0;
-}
-
-static bool contains(struct warm_kernel_text t, const char *word)
-{
-	return memmem(t.data, t.bytes, word, strlen(word)) != NULL;
-}
 
 /* __FILE__ and its kin, or assert(), whose expansion holds it; static_assert() does not. */
 static bool tells_file(struct warm_kernel_text t)
 {
-	if (contains(t, "__FILE__") || contains(t, "__builtin_FILE") ||
-	    contains(t, "source_location"))
+	if (warm_text_contains(t, "__FILE__") || warm_text_contains(t, "__builtin_FILE") ||
+	    warm_text_contains(t, "source_location"))
 		return true;
 	const char *end = t.data + t.bytes;
 	for (const char *p = t.data; p < end; p++) {
@@ -221,58 +136,19 @@ static bool tells_file(struct warm_kernel_text t)
 	return false;
 }
 
-static bool tells_time(struct warm_kernel_text t)
-{
-	return contains(t, "__TIME__") || contains(t, "__DATE__") || contains(t, "__TIMESTAMP__");
-}
+static void uncacheable(struct compile *c, enum warm_kernel_reason reason, const char *fmt, ...)
+	WARM_PRINTF(3, 4);
 
-static void uncacheable(struct compile *c, const char *fmt, ...) WARM_PRINTF(2, 3);
-
-static void uncacheable(struct compile *c, const char *fmt, ...)
+static void uncacheable(struct compile *c, enum warm_kernel_reason reason, const char *fmt, ...)
 {
 	va_list ap;
 
-	if (c->why[0] != '\0')
+	if (c->reason != WARM_KERNEL_CACHEABLE)
 		return;
+	c->reason = reason;
 	va_start(ap, fmt);
 	vsnprintf(c->why, sizeof(c->why), fmt, ap);
 	va_end(ap);
-}
-
-/* Options whose result depends on more than what is recorded. */
-static void check_options(struct compile *c)
-{
-	static const char *const bad[] = { "--time",
-					   "-time",
-					   "-fdevice-time-trace",
-					   "--fdevice-time-trace",
-					   "-Xcudafe",
-					   "--Xcudafe",
-					   "--pch",
-					   "-pch",
-					   "--create-pch",
-					   "-create-pch",
-					   "--use-pch",
-					   "-use-pch" };
-
-	for (size_t i = 0; i < c->q->n_options; i++)
-		for (size_t k = 0; k < sizeof(bad) / sizeof(bad[0]); k++)
-			if (starts_with(c->q->options[i], bad[k]))
-				uncacheable(c, "option %s", c->q->options[i].data);
-	for (size_t i = 0; i < c->q->n_options; i++)
-		if (tells_time(c->q->options[i]))
-			uncacheable(c, "option %s", c->q->options[i].data);
-	/* Flags from there are none that we have looked at. */
-	static const char *const flags[] = { "NVRTC_APPEND_FLAGS", "NVRTC_PREPEND_FLAGS" };
-	for (size_t i = 0; i < 2; i++)
-		if (getenv(flags[i]) != NULL && getenv(flags[i])[0] != '\0')
-			uncacheable(c, "%s is set", flags[i]);
-	if (tells_time(c->q->source))
-		uncacheable(c, "the source uses __TIME__, __DATE__ or __TIMESTAMP__");
-	for (size_t i = 0; i < c->q->n_headers; i++)
-		if (tells_time(c->q->headers[i].source))
-			uncacheable(c, "header %s uses __TIME__, __DATE__ or __TIMESTAMP__",
-				    c->q->headers[i].name.data);
 }
 
 /* The program's name, with its directory, in what came out: as bytes in a cubin, as a list of
@@ -289,7 +165,7 @@ static bool name_in_outputs(const struct compile *c)
 	if (list.failed || list.data == NULL)
 		return true;
 	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++) {
-		struct warm_kernel_text out = c->a.outputs[k];
+		struct warm_kernel_text out = c->r.response.outputs[k];
 		if (out.bytes > 0 && (memmem(out.data, out.bytes, name.data, name.bytes) != NULL ||
 				      memmem(out.data, out.bytes, list.data, list.bytes) != NULL))
 			return true;
@@ -327,9 +203,9 @@ static const char *include_path(const struct compile *c, size_t i)
 	const char *path = NULL;
 	const char *next = i + 1 < c->q->n_options ? c->q->options[i + 1].data : NULL;
 
-	if (starts_with(o, "-I"))
+	if (warm_text_starts_with(o, "-I"))
 		path = o.bytes > 2 ? o.data + 2 : next;
-	else if (contains(o, "include"))
+	else if (warm_text_contains(o, "include"))
 		path = strchr(o.data, '=') != NULL ? strchr(o.data, '=') + 1 : next;
 	while (path != NULL && (*path == ' ' || *path == '='))
 		path++;
@@ -393,7 +269,7 @@ static int add_dep(struct compile *c, enum warm_kernel_dep_kind kind, const char
 		return -1;
 	}
 	c->paths[c->n_paths++] = copy;
-	c->a.deps[c->a.n_deps++] = (struct warm_kernel_dep){
+	c->r.response.deps[c->r.response.n_deps++] = (struct warm_kernel_dep){
 		.kind = kind,
 		.relative = relative,
 		.path = warm_text_of(copy),
@@ -430,7 +306,8 @@ static int depend_on(struct compile *c, const struct opened *o, bool *shows_dir)
 	const char *kept = relative ? path + base_bytes + 1 : path;
 	if (!o->found) {
 		if (stat(path, &st) == 0 && S_ISREG(st.st_mode))
-			uncacheable(c, "%.150s appeared while it compiled", path);
+			uncacheable(c, WARM_KERNEL_BY_CHANGE, "%.150s appeared while it compiled",
+				    path);
 		return add_dep(c, WARM_KERNEL_DEP_ABSENT, kept, relative, 0, digest);
 	}
 	if (S_ISDIR(o->st.st_mode))
@@ -440,12 +317,13 @@ static int depend_on(struct compile *c, const struct opened *o, bool *shows_dir)
 	if (!S_ISREG(o->st.st_mode) ||
 	    warm_file_load(AT_FDCWD, path, WARM_KERNEL_ENTRY_BYTES, &data, &bytes, NULL) != 0 ||
 	    stat(path, &st) != 0 || !same_state(&st, &o->st)) {
-		uncacheable(c, "%.150s changed while it compiled", path);
+		uncacheable(c, WARM_KERNEL_BY_CHANGE, "%.150s changed while it compiled", path);
 		return 0;
 	}
 	struct warm_kernel_text text = { data, bytes };
-	if (tells_time(text))
-		uncacheable(c, "%.120s uses __TIME__, __DATE__ or __TIMESTAMP__", path);
+	if (warm_text_tells_time(text))
+		uncacheable(c, WARM_KERNEL_BY_TIME,
+			    "%.120s uses __TIME__, __DATE__ or __TIMESTAMP__", path);
 	if (relative && tells_file(text))
 		*shows_dir = true;
 	return add_dep(c, WARM_KERNEL_DEP_FILE, kept, relative, bytes, warm_hash128(data, bytes));
@@ -460,16 +338,17 @@ static int collect_deps(struct compile *c)
 	pthread_mutex_lock(&trace.lock);
 	trace.on = false;
 	if (trace.failed)
-		uncacheable(c, "out of memory for the dependencies");
-	c->a.deps = calloc(trace.n + 3, sizeof(*c->a.deps));
-	if (c->a.deps == NULL)
+		uncacheable(c, WARM_KERNEL_BY_CHANGE, "out of memory for the dependencies");
+	c->r.response.deps = calloc(trace.n + 3, sizeof(*c->r.response.deps));
+	if (c->r.response.deps == NULL)
 		rc = -1;
 	if (trace.n > 1)
 		qsort(trace.list, trace.n, sizeof(*trace.list), compare_opened);
 	for (size_t i = 0; rc == 0 && i < trace.n; i++) {
 		if (i > 0 && strcmp(trace.list[i].path, trace.list[i - 1].path) == 0) {
 			if (trace.list[i].found != trace.list[i - 1].found)
-				uncacheable(c, "%.150s appeared or went while it compiled",
+				uncacheable(c, WARM_KERNEL_BY_CHANGE,
+					    "%.150s appeared or went while it compiled",
 					    trace.list[i].path);
 			continue;
 		}
@@ -483,159 +362,71 @@ static int collect_deps(struct compile *c)
 	return rc;
 }
 
-static int get_text(program_t p, int (*size)(program_t, size_t *), int (*get)(program_t, char *),
-		    char **ret_data, struct warm_kernel_text *ret_text)
+/* Compile and trace. */
+static int compile(struct compile *c, const struct warm_native *native)
 {
-	size_t bytes = 0;
-
-	if (size == NULL || get == NULL || size(p, &bytes) != 0 || bytes == 0)
-		return 0;
-	char *data = malloc(bytes + 1);
-	if (data == NULL)
-		return -1;
-	if (get(p, data) != 0) {
-		free(data);
-		return 0;
-	}
-	data[bytes] = '\0';
-	*ret_data = data;
-	*ret_text = (struct warm_kernel_text){ data, bytes };
-	return 0;
-}
-
-static int refuse(struct compile *c, enum warm_wire_outcome outcome, int code, const char *message)
-{
-	c->a.outcome = outcome;
-	c->a.nvrtc_result = code;
-	c->a.message = warm_text_of(message);
-	return 0;
-}
-
-static int compile_program(struct compile *c, program_t p)
-{
-	const struct warm_wire_request *q = c->q;
-	const char **options = calloc(q->n_options + 2, sizeof(*options));
-	size_t n = 0;
-
-	if (options == NULL)
-		return -1;
-	bool no_cache = false;
-	for (size_t i = 0; i < q->n_options; i++) {
-		options[n++] = q->options[i].data;
-		no_cache = no_cache || strcmp(q->options[i].data, "--no-cache") == 0 ||
-			   strcmp(q->options[i].data, "-no-cache") == 0;
-	}
-	/* NVRTC's own cache asks libcuda first, which takes 300 ms where there is a driver. */
-	if (nvrtc.number >= NO_CACHE_SINCE && !no_cache)
-		options[n++] = "--no-cache";
-	start_trace(q->trace);
-	int code = nvrtc.compile(p, (int)n, options);
-	free(options);
-	if (get_text(p, nvrtc.log_size, nvrtc.log, &c->log, &c->a.log) != 0)
-		return -1;
-	/* NVRTC counts the NUL. */
-	if (c->a.log.bytes > 0 && c->a.log.data[c->a.log.bytes - 1] == '\0')
-		c->a.log.bytes--;
-	if (code != 0)
-		return refuse(c,
-			      code == ERROR_COMPILATION || code == ERROR_INVALID_OPTION ||
-					      c->a.log.bytes > 0
-				      ? WARM_WIRE_COMPILE_ERROR
-				      : WARM_WIRE_NVRTC_ERROR,
-			      code, nvrtc.error_string(code));
-	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++) {
-		if (get_text(p, nvrtc.size[k], nvrtc.get[k], &c->outputs[k], &c->a.outputs[k]) != 0)
-			return -1;
-		/* PTX of 1 byte is only its NUL: none. */
-		if (k == WARM_KERNEL_PTX && c->a.outputs[k].bytes <= 1)
-			c->a.outputs[k] = (struct warm_kernel_text){ "", 0 };
-	}
-	if (collect_deps(c) != 0)
-		return -1;
-	c->a.lowered = calloc(q->n_expressions + 1, sizeof(*c->a.lowered));
-	if (c->a.lowered == NULL)
-		return -1;
-	for (; c->a.n_lowered < q->n_expressions; c->a.n_lowered++) {
-		const char *lowered = NULL;
-		int rc = nvrtc.lowered(p, q->expressions[c->a.n_lowered].data, &lowered);
-		c->a.lowered[c->a.n_lowered] = warm_text_of(rc == 0 && lowered != NULL ? lowered
-										       : "");
-	}
-	c->a.uncacheable = warm_text_of(c->why);
-	return 0;
-}
-
-/* Fill `c->a`. -1: out of memory. */
-static int compile(struct compile *c, program_t *program)
-{
-	const struct warm_wire_request *q = c->q;
-	const char **names = calloc(q->n_headers + 1, sizeof(*names));
-	const char **sources = calloc(q->n_headers + 1, sizeof(*sources));
-
-	if (names == NULL || sources == NULL) {
-		free(names);
-		free(sources);
-		return -1;
-	}
-	for (size_t i = 0; i < q->n_headers; i++) {
-		names[i] = q->headers[i].name.data;
-		sources[i] = q->headers[i].source.data;
-	}
-	int code = nvrtc.create(program, q->source.data, q->name.bytes > 0 ? q->name.data : NULL,
-				(int)q->n_headers, sources, names);
-	free(names);
-	free(sources);
-	for (size_t i = 0; code == 0 && i < q->n_expressions; i++)
-		code = nvrtc.add_expression(*program, q->expressions[i].data);
-	if (code != 0)
-		return refuse(c, WARM_WIRE_NVRTC_ERROR, code, nvrtc.error_string(code));
 	find_base(c);
-	check_options(c);
-	return compile_program(c, *program);
-}
-
-static void release(struct compile *c)
-{
-	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++)
-		free(c->outputs[k]);
-	for (size_t i = 0; i < c->n_paths; i++)
-		free(c->paths[i]);
-	free(c->paths);
-	free(c->log);
-	free(c->a.deps);
-	free(c->a.lowered);
+	start_trace(true);
+	int rc = warm_native_compile(native, c->q, &c->r, NULL);
+	if (rc == 0 && c->r.response.outcome == WARM_WIRE_COMPILED && collect_deps(c) != 0)
+		rc = WARM_NO_MEMORY;
+	start_trace(false);
+	c->r.response.reason = c->reason;
+	c->r.response.uncacheable = warm_text_of(c->why);
+	return rc;
 }
 
 static int answer(const struct warm_wire_request *q)
 {
+	static struct warm_native native;
 	struct compile c = { .q = q };
 	scope_buf struct warm_buf out = WARM_BUF_INIT;
-	program_t program = NULL;
-	struct warm_kernel_text empty = { "", 0 };
-	char cwd_message[WARM_PATH_BYTES + 64];
-
-	c.a.message = c.a.uncacheable = c.a.log = empty;
-	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++)
-		c.a.outputs[k] = empty;
+	struct warm_error err = { 0 };
 	int rc = 0;
+
 	if (q->cwd.bytes == 0 || chdir(q->cwd.data) != 0) {
-		snprintf(cwd_message, sizeof(cwd_message), "current directory '%s': %s",
-			 q->cwd.data, strerror(errno));
-		rc = refuse(&c, WARM_WIRE_FAILED, 0, cwd_message);
-	} else if (load_nvrtc(q->nvrtc.data, q->builtins.data) != 0) {
-		rc = refuse(&c, WARM_WIRE_NO_NVRTC, 0, load_message);
+		warm_error_errno(&err, errno, "current directory '%s'", q->cwd.data);
+		warm_native_refuse(&c.r, WARM_WIRE_FAILED, 0, err.msg);
+	} else if (native.library == NULL &&
+		   warm_native_load(q->nvrtc.data, q->builtins.data, &native, &err) != 0) {
+		warm_native_refuse(&c.r, WARM_WIRE_NO_NVRTC, 0, err.msg);
 	} else {
-		rc = compile(&c, &program);
+		rc = compile(&c, &native);
 	}
 	if (rc != 0)
-		(void)refuse(&c, WARM_WIRE_FAILED, 0, "the helper is out of memory");
-	warm_wire_put_response(&out, &c.a);
-	if (program != NULL)
-		nvrtc.destroy(&program);
+		warm_native_refuse(&c.r, WARM_WIRE_FAILED, 0, "the helper is out of memory");
+	warm_wire_put_response(&out, &c.r.response);
 	rc = warm_wire_send(STDIN_FILENO, &out, 0, NULL);
-	start_trace(false);
-	release(&c);
+	for (size_t i = 0; i < c.n_paths; i++)
+		free(c.paths[i]);
+	free(c.paths);
+	warm_native_release(&c.r);
 	return rc;
+}
+
+/* ---- the process ---- */
+
+/* The socket alone doesn't tell the host's end: a fork of it may hold a copy. */
+static void *watch_host(void *arg)
+{
+	pid_t host = *(const pid_t *)arg;
+#ifdef SYS_pidfd_open
+	struct pollfd p = { .fd = (int)syscall(SYS_pidfd_open, host, 0), .events = POLLIN };
+#else
+	struct pollfd p = { .fd = -1 };
+#endif
+
+	while (getppid() == host && (poll(&p, 1, 1000) <= 0 || (p.revents & POLLIN) == 0))
+		;
+	_exit(0);
+}
+
+static bool used_up(int64_t born_ms, unsigned compiles)
+{
+	struct rusage usage;
+
+	return compiles >= MAX_COMPILES || warm_clock_ms() - born_ms > AGE_MS ||
+	       (getrusage(RUSAGE_SELF, &usage) == 0 && usage.ru_maxrss > MAX_RSS_KIB);
 }
 
 /* The host's files are none of ours. */
@@ -651,24 +442,32 @@ static void close_others(void)
 		close((int)fd);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	struct rlimit no_core = { 0, 0 };
 	struct stat st;
+	pthread_t watcher;
+	static pid_t host;
 
-	if (fstat(STDIN_FILENO, &st) != 0 || !S_ISSOCK(st.st_mode)) {
+	if (argc != 2 || fstat(STDIN_FILENO, &st) != 0 || !S_ISSOCK(st.st_mode)) {
 		static const char text[] = "warmcache-nvrtc compiles for libwarmcache-compiler and "
 					   "is started by it.\n";
 		return write(STDERR_FILENO, text, sizeof(text) - 1) < 0 ? 1 : 2;
 	}
 	close_others();
 	setrlimit(RLIMIT_CORE, &no_core);
-	for (;;) {
+	host = (pid_t)strtol(argv[1], NULL, 10);
+	if (pthread_create(&watcher, NULL, watch_host, &host) != 0)
+		return 1;
+	int64_t born_ms = warm_clock_ms();
+	for (unsigned compiles = 0; !used_up(born_ms, compiles); compiles++) {
 		scope_free uint8_t *data = NULL;
 		size_t bytes = 0;
 		struct warm_wire_request q;
-		if (warm_wire_receive(STDIN_FILENO, 0, &data, &bytes, NULL) != 0)
-			return 0; /* the host is gone or has what it wanted */
+		/* The host is gone, has what it wanted, or asks for nothing more. */
+		if (warm_wire_receive(STDIN_FILENO, warm_clock_ms() + IDLE_MS, &data, &bytes,
+				      NULL) != 0)
+			return 0;
 		if (warm_wire_parse_request(data, bytes, &q, NULL) != 0)
 			return 1;
 		int rc = answer(&q);
@@ -676,4 +475,5 @@ int main(void)
 		if (rc != 0)
 			return 1;
 	}
+	return 0;
 }

@@ -2,6 +2,7 @@
 #include "lib/base/log.h"
 
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -18,20 +19,46 @@ void warm_log_setup(const char *program, bool json, enum warm_log_level lowest)
 	log_lowest = lowest;
 }
 
+/* The bytes of the UTF-8 sequence at `p`, 0 when it is none. */
+static size_t utf8_bytes(const unsigned char *p)
+{
+	static const struct {
+		unsigned char mask, head;
+		uint32_t least;
+	} forms[] = {
+		{ 0x80, 0, 0 }, { 0xe0, 0xc0, 0x80 }, { 0xf0, 0xe0, 0x800 }, { 0xf8, 0xf0, 0x10000 }
+	};
+
+	for (size_t n = 0; n < 4; n++) {
+		if ((p[0] & forms[n].mask) != forms[n].head)
+			continue;
+		uint32_t code = p[0] & (unsigned char)~forms[n].mask;
+		for (size_t i = 1; i <= n; i++) {
+			if ((p[i] & 0xc0) != 0x80)
+				return 0;
+			code = code << 6 | (p[i] & 0x3f);
+		}
+		return code < forms[n].least || code > 0x10ffff || (code >> 11) == 0x1b ? 0 : n + 1;
+	}
+	return 0;
+}
+
 size_t warm_json_escape(const char *text, char *ret, size_t bytes)
 {
 	size_t at = 0;
 
-	for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++) {
+	for (const unsigned char *p = (const unsigned char *)text; *p != '\0';) {
 		char one[8];
+		size_t taken = utf8_bytes(p);
 		if (*p == '"' || *p == '\\')
 			snprintf(one, sizeof(one), "\\%c", *p);
 		else if (*p == '\n')
 			snprintf(one, sizeof(one), "\\n");
-		else if (*p < 0x20 || *p == 0x7f)
+		else if (*p < 0x20 || *p == 0x7f || taken == 0)
 			snprintf(one, sizeof(one), "\\u%04x", *p);
 		else
-			snprintf(one, sizeof(one), "%c", *p);
+			snprintf(one, sizeof(one), "%.*s", (int)taken, (const char *)p);
+		p += taken > 0 ? taken : 1;
 		size_t n = strlen(one);
 		if (at + n + 1 > bytes)
 			break;

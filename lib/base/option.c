@@ -33,11 +33,18 @@ static const struct warm_option log_format_row = {
 
 /* Variables of ours that are no row of the program at hand. */
 static const char *const known_env[] = {
-	"WARM_STORE",	       "WARM_MODEL",	 "WARM_VERSION",	"WARM_PLATFORM",
-	"WARM_VOLUME",	       "WARM_PROFILE",	 "WARM_FALLBACK",	"WARM_DEADLINE",
-	"WARM_JOBS",	       "WARM_REQUIRE",	 "WARM_RESULT",		"WARM_RESTORE_MAX_BYTES",
-	"WARM_SETTLE",	       "WARM_INTERVAL",	 "WARM_COMPLETE_AFTER", "WARM_LOG_FORMAT",
-	"WARM_MAX_FILE_BYTES", "WARM_CACHE_DIR", "WARM_NVRTC_LIBRARY",	"WARM_NVRTC_HELPER",
+	"WARM_STORE",	       "WARM_MODEL",
+	"WARM_VERSION",	       "WARM_PLATFORM",
+	"WARM_VOLUME",	       "WARM_PROFILE",
+	"WARM_FALLBACK",       "WARM_DEADLINE",
+	"WARM_JOBS",	       "WARM_REQUIRE",
+	"WARM_RESULT",	       "WARM_RESTORE_MAX_BYTES",
+	"WARM_SETTLE",	       "WARM_INTERVAL",
+	"WARM_COMPLETE_AFTER", "WARM_LOG_FORMAT",
+	"WARM_MAX_FILE_BYTES", "WARM_CACHE_DIR",
+	"WARM_NVRTC_LIBRARY",  "WARM_NVRTC_HELPER",
+	"WARM_COMPILER_LOG",   "WARM_COMPILER_MAX_BYTES",
+	"WARM_NVRTC",	       "WARM_COMPILER_LIBRARY",
 };
 
 static int parse_number(const char *text, uint64_t *ret_number, const char **ret_rest)

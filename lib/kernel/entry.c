@@ -138,13 +138,8 @@ struct warm_hash128 warm_kernel_deps_digest(const struct warm_kernel_dep *deps, 
 	return warm_hasher_digest(h);
 }
 
-void warm_kernel_entry_encode(const struct warm_kernel_entry *e, struct warm_buf *out)
+void warm_kernel_put_inputs(struct warm_buf *out, const struct warm_kernel_inputs *in)
 {
-	size_t start = out->bytes;
-	const struct warm_kernel_inputs *in = &e->inputs;
-
-	warm_buf_put(out, entry_magic, sizeof(entry_magic));
-	put_hash(out, e->fingerprint);
 	warm_kernel_put_text(out, in->compiler);
 	warm_kernel_put_text(out, in->environment);
 	warm_kernel_put_text(out, in->name);
@@ -152,15 +147,31 @@ void warm_kernel_entry_encode(const struct warm_kernel_entry *e, struct warm_buf
 	for (size_t i = 0; i < in->n_options; i++)
 		warm_kernel_put_text(out, in->options[i]);
 	warm_buf_put_uv(out, in->n_expressions);
-	for (size_t i = 0; i < in->n_expressions; i++) {
+	for (size_t i = 0; i < in->n_expressions; i++)
 		warm_kernel_put_text(out, in->expressions[i]);
-		warm_kernel_put_text(out, e->lowered[i]);
-	}
 	warm_buf_put_uv(out, in->source_bytes);
 	put_hash(out, in->source_digest);
 	warm_buf_put_uv(out, in->headers_bytes);
 	warm_buf_put_uv(out, in->n_headers);
 	put_hash(out, in->headers_digest);
+}
+
+void warm_kernel_inputs_release(struct warm_kernel_inputs *in)
+{
+	free((void *)(uintptr_t)in->options);
+	free((void *)(uintptr_t)in->expressions);
+	*in = (struct warm_kernel_inputs){ 0 };
+}
+
+void warm_kernel_entry_encode(const struct warm_kernel_entry *e, struct warm_buf *out)
+{
+	size_t start = out->bytes;
+
+	warm_buf_put(out, entry_magic, sizeof(entry_magic));
+	put_hash(out, e->fingerprint);
+	warm_kernel_put_inputs(out, &e->inputs);
+	for (size_t i = 0; i < e->inputs.n_expressions; i++)
+		warm_kernel_put_text(out, e->lowered[i]);
 	warm_kernel_put_deps(out, e->deps, e->n_deps);
 	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++)
 		warm_kernel_put_text(out, e->outputs[k]);
@@ -169,54 +180,56 @@ void warm_kernel_entry_encode(const struct warm_kernel_entry *e, struct warm_buf
 		put_hash(out, warm_hash128(out->data + start, out->bytes - start));
 }
 
-static void *table(struct warm_reader *r, size_t min_bytes, size_t element, size_t *ret_n)
-{
-	size_t n = warm_reader_count(r, min_bytes);
-
-	*ret_n = n;
-	return n * element == 0 ? NULL : calloc(n, element);
-}
-
 void warm_kernel_entry_release(struct warm_kernel_entry *entry)
 {
-	free((void *)(uintptr_t)entry->inputs.options);
-	free((void *)(uintptr_t)entry->inputs.expressions);
+	warm_kernel_inputs_release(&entry->inputs);
 	free(entry->lowered);
 	free(entry->deps);
 	*entry = (struct warm_kernel_entry){ 0 };
 }
 
+/* NULL when there are none, or no memory. */
+static struct warm_kernel_text *take_texts(struct warm_reader *r, size_t n)
+{
+	struct warm_kernel_text *texts = n > 0 ? calloc(n, sizeof(*texts)) : NULL;
+
+	for (size_t i = 0; texts != NULL && i < n; i++)
+		texts[i] = warm_kernel_take_text(r);
+	return texts;
+}
+
+int warm_kernel_take_inputs(struct warm_reader *r, struct warm_kernel_inputs *ret_inputs)
+{
+	struct warm_kernel_inputs in = { 0 };
+
+	in.compiler = warm_kernel_take_text(r);
+	in.environment = warm_kernel_take_text(r);
+	in.name = warm_kernel_take_text(r);
+	in.n_options = warm_reader_count(r, 2);
+	in.options = take_texts(r, in.n_options);
+	in.n_expressions = warm_reader_count(r, 2);
+	in.expressions = take_texts(r, in.n_expressions);
+	in.source_bytes = warm_reader_uv(r);
+	in.source_digest = take_hash(r);
+	in.headers_bytes = warm_reader_uv(r);
+	in.n_headers = (uint32_t)warm_reader_uv(r);
+	in.headers_digest = take_hash(r);
+	if ((in.n_options > 0 && in.options == NULL) ||
+	    (in.n_expressions > 0 && in.expressions == NULL)) {
+		warm_kernel_inputs_release(&in);
+		return WARM_NO_MEMORY;
+	}
+	*ret_inputs = in;
+	return 0;
+}
+
 static int parse_body(struct warm_reader *r, struct warm_kernel_entry *e)
 {
-	struct warm_kernel_inputs *in = &e->inputs;
-	size_t n;
-
-	in->compiler = warm_kernel_take_text(r);
-	in->environment = warm_kernel_take_text(r);
-	in->name = warm_kernel_take_text(r);
-	struct warm_kernel_text *options = table(r, 2, sizeof(*options), &n);
-	in->options = options;
-	if (n > 0 && options == NULL)
+	if (warm_kernel_take_inputs(r, &e->inputs) != 0)
 		return WARM_NO_MEMORY;
-	in->n_options = n;
-	for (size_t i = 0; i < n; i++)
-		options[i] = warm_kernel_take_text(r);
-	struct warm_kernel_text *expressions = table(r, 4, sizeof(*expressions), &n);
-	in->expressions = expressions;
-	e->lowered = calloc(n + 1, sizeof(*e->lowered));
-	if ((n > 0 && expressions == NULL) || e->lowered == NULL)
-		return WARM_NO_MEMORY;
-	in->n_expressions = n;
-	for (size_t i = 0; i < n; i++) {
-		expressions[i] = warm_kernel_take_text(r);
-		e->lowered[i] = warm_kernel_take_text(r);
-	}
-	in->source_bytes = warm_reader_uv(r);
-	in->source_digest = take_hash(r);
-	in->headers_bytes = warm_reader_uv(r);
-	in->n_headers = (uint32_t)warm_reader_uv(r);
-	in->headers_digest = take_hash(r);
-	if (warm_kernel_take_deps(r, &e->deps, &e->n_deps) != 0)
+	size_t n = e->inputs.n_expressions;
+	e->lowered = take_texts(r, n);
+	if ((n > 0 && e->lowered == NULL) || warm_kernel_take_deps(r, &e->deps, &e->n_deps) != 0)
 		return WARM_NO_MEMORY;
 	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++)
 		e->outputs[k] = warm_kernel_take_text(r);

@@ -94,6 +94,17 @@ void warm_kernel_put_deps(struct warm_buf *out, const struct warm_kernel_dep *de
 int warm_kernel_take_deps(struct warm_reader *r, struct warm_kernel_dep **ret_deps,
 			  size_t *ret_n) WARM_CHECKED;
 
+void warm_kernel_put_inputs(struct warm_buf *out, const struct warm_kernel_inputs *inputs);
+/* Views into the reader's data, in tables of their own. NO_MEMORY; malformed ones make `r` bad. */
+int warm_kernel_take_inputs(struct warm_reader *r,
+			    struct warm_kernel_inputs *ret_inputs) WARM_CHECKED;
+void warm_kernel_inputs_release(struct warm_kernel_inputs *inputs);
+
+/* Say in words how `now` differs from `was`: "option 3: -arch=sm_90 was -arch=sm_89; source: 120
+ * bytes were 118". Returns the number of differences; nothing is written when there is none. */
+unsigned warm_kernel_inputs_explain(const struct warm_kernel_inputs *was,
+				    const struct warm_kernel_inputs *now, struct warm_buf *out);
+
 /* Write an entry. Errors show in `out->failed`. */
 void warm_kernel_entry_encode(const struct warm_kernel_entry *entry, struct warm_buf *out);
 

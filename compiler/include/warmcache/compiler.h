@@ -16,12 +16,18 @@
  * order, source, base name, in-memory headers, name expressions, the environment variables that
  * NVRTC obeys, and the contents of every file that the compiler opened or looked for.
  *
- * NVRTC never runs in the calling process: a helper (warmcache-nvrtc) compiles, so NVRTC's signal
- * handlers, stack limit, memory and crashes stay out, and compiles run in parallel.
+ * NVRTC never runs in the calling process (but see `fallback`): helpers (warmcache-nvrtc) compile,
+ * so NVRTC's signal handlers, stack limit, memory and crashes stay out, and compiles run in
+ * parallel. A helper waits half a minute for more work, and ends with the process that started
+ * it. Of many callers of one missing program, threads or processes, one compiles.
  *
  * Trouble with the cache (read-only, full, a bad entry) never fails a compile: it is counted.
+ * WARM_COMPILER_LOG=stderr, or a file to append to: a JSON line for each call, which tells for a
+ * miss what differs from the last program of that name; see `warmcache explain`.
+ *
  * Threads: every function may be called by any number of threads on one compiler; a result
- * belongs to one thread at a time. The library keeps no thread of its own.
+ * belongs to one thread at a time. The library keeps no thread of its own. After a fork() the
+ * child may go on with the compilers it has.
  * Links: libc. NVRTC is found at run time; see `nvrtc_library`.
  */
 #ifndef WARMCACHE_COMPILER_H
@@ -87,13 +93,19 @@ struct warm_compiler_options {
 			     * library; ../bin from it; beside the executable */
 	int mode;		   /* enum warm_compiler_mode */
 	const char *const *sealed_dirs; /* for WARM_MODE_SEALED, absolute, NULL-terminated */
-	unsigned max_parallel; /* compiles at once in warm_compiler_compile_many(); 0: the CPUs */
-	unsigned timeout_ms;   /* of one compile; 0: ten minutes */
+	unsigned max_parallel;		/* compiles, and so helpers, at once; 0: the CPUs */
+	unsigned timeout_ms;		/* of one compile; 0: ten minutes */
+	int fallback; /* not 0: where the helper is missing, dies or takes too long, compile in
+		       * this process; such a result isn't stored */
+	uint64_t max_bytes; /* of all entries; above it those go that were not read for the
+			     * longest time. 0: WARM_COMPILER_MAX_BYTES of the environment (a
+			     * number of bytes); neither: no limit. Not beside a sidecar, which
+			     * publishes what it finds */
 };
 
-#define WARM_COMPILER_OPTIONS_INIT                                                    \
-	{                                                                             \
-		sizeof(struct warm_compiler_options), NULL, NULL, NULL, 0, NULL, 0, 0 \
+#define WARM_COMPILER_OPTIONS_INIT                                                          \
+	{                                                                                   \
+		sizeof(struct warm_compiler_options), NULL, NULL, NULL, 0, NULL, 0, 0, 0, 0 \
 	}
 
 /* Open a compiler. NVRTC is looked for, not loaded. Strings are copied.
@@ -179,21 +191,33 @@ WARM_COMPILER_API const char *warm_compile_result_reason(const struct warm_compi
 WARM_COMPILER_API const char *
 warm_compile_result_fingerprint(const struct warm_compile_result *result);
 
-/* Since the compiler was opened. */
+/* Since the compiler was opened. The sums over all processes of a volume stand in its file
+ * .warmcache/counters. */
 struct warm_compiler_counters {
 	uint64_t hits;
-	uint64_t misses;	/* compiles, stored or not */
-	uint64_t uncacheable;	/* of the misses: must not be stored */
-	uint64_t unstored;	/* of the misses: could not be stored */
-	uint64_t bad_entries;	/* files that were no whole entry */
-	uint64_t failed;	/* compiles that failed */
-	uint64_t bytes_read;	/* of entries that hit */
-	uint64_t bytes_written; /* of entries stored */
-	uint64_t hit_us;	/* microseconds spent in hits */
-	uint64_t compile_us;	/* and in compiles */
+	uint64_t misses;      /* compiles, stored or not */
+	uint64_t waits;	      /* of the hits: waited for another's compile */
+	uint64_t uncacheable; /* of the misses: must not be stored */
+	uint64_t unstored;    /* of the misses: could not be stored */
+	uint64_t bad_entries; /* files that were no whole entry */
+	uint64_t failed;      /* compiles that failed */
+	uint64_t evicted;     /* entries deleted to keep `max_bytes` */
+	uint64_t helpers_started;
+	uint64_t bytes_read;	     /* of entries that hit */
+	uint64_t bytes_written;	     /* of entries stored */
+	uint64_t hit_us;	     /* microseconds spent in hits, waiting included */
+	uint64_t compile_us;	     /* and in compiles */
+	uint64_t uncacheable_option; /* uncacheable, by reason */
+	uint64_t uncacheable_environment;
+	uint64_t uncacheable_time;
+	uint64_t uncacheable_changed;
+	uint64_t uncacheable_host;
 };
+
+/* `bytes` is sizeof(*ret_counters): a program built against an older header has a shorter struct. */
 WARM_COMPILER_API void warm_compiler_get_counters(const struct warm_compiler *compiler,
-						  struct warm_compiler_counters *ret_counters);
+						  struct warm_compiler_counters *ret_counters,
+						  size_t bytes);
 
 /* "0.1.0" */
 WARM_COMPILER_API const char *warm_compiler_version(void);
