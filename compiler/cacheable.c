@@ -22,12 +22,30 @@ bool warm_text_tells_time(struct warm_kernel_text t)
 	       warm_text_contains(t, "__TIMESTAMP__");
 }
 
-/* These write files or read what nobody records; with a precompiled header NVRTC opens next to
+/* These write files, or read what nobody records; with a precompiled header NVRTC opens next to
  * none of the headers that count. */
-static const char *const untraceable[] = {
-	"--time", "-time", "-fdevice-time-trace", "--fdevice-time-trace", "-Xcudafe",  "--Xcudafe",
-	"--pch",  "-pch",  "--create-pch",	  "-create-pch",	  "--use-pch", "-use-pch"
-};
+static const char *const untraceable[] = { "--time",
+					   "-time",
+					   "-fdevice-time-trace",
+					   "--fdevice-time-trace",
+					   "-Xcudafe",
+					   "--Xcudafe",
+					   "--pch",
+					   "-pch",
+					   "--create-pch",
+					   "-create-pch",
+					   "--use-pch",
+					   "-use-pch",
+					   "--use-bundled-headers",
+					   "-use-bundled-headers" };
+
+bool warm_option_is_untraceable(struct warm_kernel_text option)
+{
+	for (size_t i = 0; i < sizeof(untraceable) / sizeof(untraceable[0]); i++)
+		if (warm_text_starts_with(option, untraceable[i]))
+			return true;
+	return false;
+}
 
 static const char *const flag_variables[] = { "NVRTC_APPEND_FLAGS=", "NVRTC_PREPEND_FLAGS=" };
 
@@ -50,12 +68,10 @@ enum warm_kernel_reason warm_request_reason(const struct warm_wire_request *q,
 	static const char times[] = "uses __TIME__, __DATE__ or __TIMESTAMP__";
 
 	for (size_t i = 0; i < q->n_options; i++) {
-		for (size_t k = 0; k < sizeof(untraceable) / sizeof(untraceable[0]); k++)
-			if (warm_text_starts_with(q->options[i], untraceable[k])) {
-				snprintf(ret_why, WARM_WHY_BYTES, "option %.180s",
-					 q->options[i].data);
-				return WARM_KERNEL_BY_OPTION;
-			}
+		if (warm_option_is_untraceable(q->options[i])) {
+			snprintf(ret_why, WARM_WHY_BYTES, "option %.180s", q->options[i].data);
+			return WARM_KERNEL_BY_OPTION;
+		}
 		if (warm_text_tells_time(q->options[i])) {
 			snprintf(ret_why, WARM_WHY_BYTES, "option %.100s %s", q->options[i].data,
 				 times);

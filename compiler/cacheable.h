@@ -16,6 +16,8 @@ enum { WARM_WHY_BYTES = 200 };
 enum warm_kernel_reason warm_request_reason(const struct warm_wire_request *request,
 					    const char *environment, char ret_why[WARM_WHY_BYTES]);
 
+bool warm_option_is_untraceable(struct warm_kernel_text option);
+
 /* __TIME__, __DATE__ or __TIMESTAMP__. */
 bool warm_text_tells_time(struct warm_kernel_text text);
 

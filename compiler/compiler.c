@@ -264,8 +264,7 @@ struct inputs {
 	struct warm_kernel_text few[24]; /* options and expressions, mostly */
 	struct warm_kernel_text *many;
 	struct warm_buf environment;
-	char base[WARM_PATH_BYTES]; /* "" until asked for */
-	char cwd[WARM_PATH_BYTES];
+	struct warm_place place;
 };
 
 static void release_inputs(struct inputs *p)
@@ -372,22 +371,24 @@ static int take_inputs(const struct warm_compiler *c, const struct warm_compile_
 	return 0;
 }
 
-static void find_directories(const struct warm_compile_program *program, struct inputs *p)
+static void find_directories(const struct warm_compile_program *program, struct warm_place *place)
 {
 	const char *name = program->name != NULL ? program->name : "";
 	const char *slash = strrchr(name, '/');
 
-	if (p->cwd[0] != '\0')
+	if (place->cwd[0] != '\0')
 		return;
-	if (getcwd(p->cwd, sizeof(p->cwd)) == NULL)
-		snprintf(p->cwd, sizeof(p->cwd), "/");
+	if (getcwd(place->cwd, sizeof(place->cwd)) == NULL)
+		snprintf(place->cwd, sizeof(place->cwd), "/");
+	place->dir = (struct warm_kernel_text){ name,
+						slash != NULL ? (size_t)(slash + 1 - name) : 0 };
 	if (slash == NULL)
-		snprintf(p->base, sizeof(p->base), "%s", p->cwd);
+		snprintf(place->base, sizeof(place->base), "%s", place->cwd);
 	else if (name[0] == '/')
-		snprintf(p->base, sizeof(p->base), "%.*s", (int)(slash - name), name);
+		snprintf(place->base, sizeof(place->base), "%.*s", (int)(slash - name), name);
 	else
-		snprintf(p->base, sizeof(p->base), "%.*s/%.*s", (int)(sizeof(p->base) / 2), p->cwd,
-			 (int)(slash - name), name);
+		snprintf(place->base, sizeof(place->base), "%.*s/%.*s",
+			 (int)(sizeof(place->base) / 2), place->cwd, (int)(slash - name), name);
 }
 
 /* ---- one call ---- */
@@ -412,9 +413,9 @@ static bool dependencies_hold(void *arg, const struct warm_kernel_entry *entry)
 	struct call *call = arg;
 	bool first = call->c->journal != NULL && call->why[0] == '\0';
 
-	find_directories(call->program, &call->inputs);
-	return warm_depend_holds(call->c->depend, entry->deps, entry->n_deps, call->inputs.base,
-				 call->inputs.cwd, first ? call->why : NULL);
+	find_directories(call->program, &call->inputs.place);
+	return warm_depend_holds(call->c->depend, entry->deps, entry->n_deps, &call->inputs.place,
+				 first ? call->why : NULL);
 }
 
 static struct warm_compile_result *new_result(enum warm_compile_source source,
@@ -639,8 +640,8 @@ static struct warm_hash128 flight_key(struct call *call)
 	/* The same program from another directory may be another. */
 	warm_hasher_reset(h);
 	warm_hasher_add(h, &call->fingerprint, sizeof(call->fingerprint));
-	warm_hasher_add_field(h, call->inputs.base, strlen(call->inputs.base));
-	warm_hasher_add_field(h, call->inputs.cwd, strlen(call->inputs.cwd));
+	warm_hasher_add_field(h, call->inputs.place.dir.data, call->inputs.place.dir.bytes);
+	warm_hasher_add_field(h, call->inputs.place.cwd, strlen(call->inputs.place.cwd));
 	return warm_hasher_digest(h);
 }
 
@@ -689,11 +690,11 @@ static int miss(struct call *call, struct warm_compile_result **ret_result, bool
 		headers[i].source = (struct warm_kernel_text){ program->headers[i].source,
 							       program->headers[i].source_bytes };
 	}
-	find_directories(program, p);
+	find_directories(program, &p->place);
 	struct warm_wire_request q = {
 		.nvrtc = warm_text_of(call->c->nvrtc.library),
 		.builtins = warm_text_of(call->c->nvrtc.builtins),
-		.cwd = warm_text_of(p->cwd),
+		.cwd = warm_text_of(p->place.cwd),
 		.name = warm_text_of(program->name != NULL ? program->name : ""),
 		.source = { program->source, program->source_bytes },
 		.options = p->in.options,
@@ -771,7 +772,7 @@ int warm_compiler_compile(struct warm_compiler *c, const struct warm_compile_pro
 	call.hasher = warm_hasher_new();
 	call.inputs.many = NULL;
 	call.inputs.environment = (struct warm_buf)WARM_BUF_INIT;
-	call.inputs.cwd[0] = call.inputs.base[0] = '\0';
+	call.inputs.place.cwd[0] = call.inputs.place.base[0] = '\0';
 	int rc = 0;
 	if (call.hasher == NULL || take_inputs(c, program, call.hasher, &call.inputs) != 0) {
 		rc = fail(error, WARM_COMPILER_NO_MEMORY, "out of memory");

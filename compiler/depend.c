@@ -164,13 +164,8 @@ static bool holds_file(struct warm_depend *d, const struct warm_kernel_dep *dep,
 	       k.digest.high == dep->digest.high;
 }
 
-static bool text_is(struct warm_kernel_text t, const char *s)
-{
-	return strlen(s) == t.bytes && memcmp(t.data, s, t.bytes) == 0;
-}
-
 static bool holds(struct warm_depend *d, const struct warm_kernel_dep *dep, const char *path,
-		  const char *base, const char *cwd)
+		  const struct warm_place *place)
 {
 	struct stat st;
 
@@ -180,15 +175,16 @@ static bool holds(struct warm_depend *d, const struct warm_kernel_dep *dep, cons
 	case WARM_KERNEL_DEP_FILE:
 		return holds_file(d, dep, path);
 	case WARM_KERNEL_DEP_DIR:
-		return text_is(dep->path, base);
+		return dep->path.bytes == place->dir.bytes &&
+		       memcmp(dep->path.data, place->dir.data, place->dir.bytes) == 0;
 	case WARM_KERNEL_DEP_CWD:
-		return text_is(dep->path, cwd);
+		return strcmp(dep->path.data, place->cwd) == 0;
 	}
 	return false;
 }
 
 bool warm_depend_holds(struct warm_depend *d, const struct warm_kernel_dep *deps, size_t n,
-		       const char *base, const char *cwd, char ret_why[WARM_DEPEND_WHY_BYTES])
+		       const struct warm_place *place, char ret_why[WARM_DEPEND_WHY_BYTES])
 {
 	static const char *const words[] = {
 		[WARM_KERNEL_DEP_ABSENT] = "appeared",
@@ -201,10 +197,10 @@ bool warm_depend_holds(struct warm_depend *d, const struct warm_kernel_dep *deps
 	for (size_t i = 0; i < n; i++) {
 		const char *at = deps[i].path.data;
 		if (deps[i].relative) {
-			snprintf(path, sizeof(path), "%s/%s", base, deps[i].path.data);
+			snprintf(path, sizeof(path), "%s/%s", place->base, deps[i].path.data);
 			at = path;
 		}
-		if (holds(d, &deps[i], at, base, cwd))
+		if (holds(d, &deps[i], at, place))
 			continue;
 		if (ret_why != NULL)
 			snprintf(ret_why, WARM_DEPEND_WHY_BYTES, "%.450s %s", at,

@@ -9,6 +9,7 @@
 #define WARM_COMPILER_DEPEND_H
 
 #include "compiler/pool.h"
+#include "lib/base/file.h"
 #include "lib/kernel/entry.h"
 
 enum { WARM_DEPEND_WHY_BYTES = 512 };
@@ -21,9 +22,17 @@ struct warm_depend *warm_depend_new(const char *const *sealed);
 void warm_depend_free(struct warm_depend *depend);
 void warm_depend_fork(struct warm_depend *depend, enum warm_fork phase);
 
-/* `base` is the program's directory, `cwd` the current one, both absolute. Where one doesn't hold,
+/* Where a program is compiled, and so what relative paths mean. */
+struct warm_place {
+	char base
+		[WARM_PATH_BYTES]; /* the program's directory, absolute; "" until it is asked for */
+	char cwd[WARM_PATH_BYTES];
+	struct warm_kernel_text dir; /* the program's directory as its name gives it: "../x/", "" */
+};
+
+/* Where one doesn't hold,
  * `ret_why` (NULL: not wanted) says which: "/x/a.h changed". */
 bool warm_depend_holds(struct warm_depend *depend, const struct warm_kernel_dep *deps, size_t n,
-		       const char *base, const char *cwd, char ret_why[WARM_DEPEND_WHY_BYTES]);
+		       const struct warm_place *place, char ret_why[WARM_DEPEND_WHY_BYTES]);
 
 #endif

@@ -7,11 +7,13 @@
 
 enum { NO_CACHE_SINCE = 12 * 100 + 9, ERROR_INVALID_OPTION = 5, ERROR_COMPILATION = 6 };
 
-static const char *const size_names[WARM_KERNEL_OUTPUTS] = { "nvrtcGetPTXSize", "nvrtcGetCUBINSize",
-							     "nvrtcGetLTOIRSize",
-							     "nvrtcGetOptiXIRSize" };
-static const char *const get_names[WARM_KERNEL_OUTPUTS] = { "nvrtcGetPTX", "nvrtcGetCUBIN",
-							    "nvrtcGetLTOIR", "nvrtcGetOptiXIR" };
+static const char *const size_names[WARM_KERNEL_OUTPUTS] = {
+	"nvrtcGetPTXSize",     "nvrtcGetCUBINSize",  "nvrtcGetLTOIRSize",
+	"nvrtcGetOptiXIRSize", "nvrtcGetTileIRSize",
+};
+static const char *const get_names[WARM_KERNEL_OUTPUTS] = {
+	"nvrtcGetPTX", "nvrtcGetCUBIN", "nvrtcGetLTOIR", "nvrtcGetOptiXIR", "nvrtcGetTileIR",
+};
 
 int warm_native_load(const char *path, const char *builtins, struct warm_native *ret_native,
 		     struct warm_error *err)
@@ -125,18 +127,15 @@ static int compile_program(const struct warm_native *n, warm_native_program p,
 	struct warm_wire_response *a = &r->response;
 	const char **options = calloc(q->n_options + 2, sizeof(*options));
 	size_t n_options = 0;
-	bool no_cache = false;
 
 	if (options == NULL)
 		return -1;
-	for (size_t i = 0; i < q->n_options; i++) {
-		options[n_options++] = q->options[i].data;
-		no_cache = no_cache || strcmp(q->options[i].data, "--no-cache") == 0 ||
-			   strcmp(q->options[i].data, "-no-cache") == 0;
-	}
-	/* NVRTC's own cache asks libcuda first, which takes 300 ms where there is a driver. */
-	if (n->number >= NO_CACHE_SINCE && !no_cache)
+	/* NVRTC's own cache asks libcuda first, which takes 300 ms where there is a driver. In front:
+	 * a last option may wait for its value. */
+	if (n->number >= NO_CACHE_SINCE)
 		options[n_options++] = "--no-cache";
+	for (size_t i = 0; i < q->n_options; i++)
+		options[n_options++] = q->options[i].data;
 	int code = n->compile(p, (int)n_options, options);
 	free(options);
 	if (get_text(p, n->log_size, n->log, &r->log, &a->log) != 0)

@@ -23,6 +23,7 @@ const char *const warm_nvrtc_environment[] = {
 	"NVRTCWIZ",
 	"NV_NVVM_VERSION",
 	"NVRTC_DISABLE_PCH",
+	"NVRTC_PCH_HEAP_SIZE",
 	"EDG_BASE",
 	"EDG_MODULES_PATH",
 	"LLVM_OVERRIDE_PRODUCER",

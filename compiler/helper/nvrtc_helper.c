@@ -112,6 +112,7 @@ struct compile {
 	const struct warm_wire_request *q;
 	struct warm_native_result r;
 	char base[WARM_PATH_BYTES]; /* the program's directory */
+	char dir[WARM_PATH_BYTES];  /* the same as the name gives it: "../x/", "" */
 	char **paths;		    /* of dependencies */
 	size_t n_paths;
 	enum warm_kernel_reason reason;
@@ -151,8 +152,8 @@ static void uncacheable(struct compile *c, enum warm_kernel_reason reason, const
 	va_end(ap);
 }
 
-/* The program's name, with its directory, in what came out: as bytes in a cubin, as a list of
- * numbers in PTX. A macro of any header may bring it there. */
+/* The program's name, with its directory, in what came out: in a warning of the log, as bytes in a
+ * cubin, as a list of numbers in PTX. A macro of any header may bring it there. */
 static bool name_in_outputs(const struct compile *c)
 {
 	struct warm_kernel_text name = c->q->name;
@@ -160,6 +161,8 @@ static bool name_in_outputs(const struct compile *c)
 
 	if (memchr(name.data, '/', name.bytes) == NULL)
 		return false;
+	if (warm_text_contains(c->r.response.log, name.data))
+		return true;
 	for (size_t i = 0; i < name.bytes; i++)
 		warm_buf_printf(&list, "%s%u", i > 0 ? ", " : "", (unsigned char)name.data[i]);
 	if (list.failed || list.data == NULL)
@@ -242,6 +245,7 @@ static void find_base(struct compile *c)
 {
 	const char *name = c->q->name.data, *slash = strrchr(name, '/');
 
+	snprintf(c->dir, sizeof(c->dir), "%.*s", slash != NULL ? (int)(slash + 1 - name) : 0, name);
 	if (slash == NULL)
 		snprintf(c->base, sizeof(c->base), "%s", c->q->cwd.data);
 	else if (name[0] == '/')
@@ -356,7 +360,7 @@ static int collect_deps(struct compile *c)
 	}
 	pthread_mutex_unlock(&trace.lock);
 	if (rc == 0 && shows_dir)
-		rc = add_dep(c, WARM_KERNEL_DEP_DIR, c->base, false, 0, none);
+		rc = add_dep(c, WARM_KERNEL_DEP_DIR, c->dir, false, 0, none);
 	if (rc == 0 && (shows_dir || looks_from_cwd(c)))
 		rc = add_dep(c, WARM_KERNEL_DEP_CWD, c->q->cwd.data, false, 0, none);
 	return rc;

@@ -27,14 +27,15 @@ enum warm_kernel_output_kind {
 	WARM_KERNEL_CUBIN,
 	WARM_KERNEL_LTOIR,
 	WARM_KERNEL_OPTIXIR,
+	WARM_KERNEL_TILEIR,
 	WARM_KERNEL_OUTPUTS,
 };
 
 enum warm_kernel_dep_kind {
 	WARM_KERNEL_DEP_ABSENT, /* was looked for and not there */
 	WARM_KERNEL_DEP_FILE,	/* size and digest of its contents */
-	WARM_KERNEL_DEP_DIR,	/* the program's directory is in the output */
-	WARM_KERNEL_DEP_CWD,	/* the current directory decides (a relative -I) */
+	WARM_KERNEL_DEP_DIR, /* the program's directory, as the name gives it, is in the output */
+	WARM_KERNEL_DEP_CWD, /* the current directory decides (a relative -I) */
 };
 
 /* A view: strings lie in the entry's data, terminated by the NUL that the format keeps. */

@@ -144,6 +144,7 @@ enum warm_output {
 	WARM_OUTPUT_CUBIN = 1,
 	WARM_OUTPUT_LTOIR = 2,
 	WARM_OUTPUT_OPTIXIR = 3,
+	WARM_OUTPUT_TILEIR = 4, /* NVRTC 13.2 and newer, --enable-tile */
 };
 
 enum warm_compile_source {
