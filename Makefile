@@ -32,7 +32,8 @@ HELPER := $(BASE) $(KERNEL) $(call objects,compiler/helper) \
 	$(addprefix $(B)/obj/compiler/,cacheable.o native.o wire.o)
 
 PROGRAMS := $(addprefix $(B)/bin/,warmcache warmcache-init warmcache-sidecar warmcache-nvrtc)
-LIBRARIES := $(addprefix $(B)/lib/,libwarmcache-compiler.a libwarmcache-compiler.so)
+LIBRARIES := $(addprefix $(B)/lib/,libwarmcache-compiler.a libwarmcache-compiler.so \
+	nvrtc/libnvrtc.so.12 nvrtc/libnvrtc.so.13)
 UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,$(B)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
 EXAMPLES := $(patsubst compiler/examples/%.c,$(B)/examples/%,$(wildcard compiler/examples/*.c))
@@ -70,6 +71,21 @@ $(B)/lib/libwarmcache-compiler.a: $(COMPILER)
 	$(Q)objcopy --localize-hidden $(B)/obj/warmcache-compiler.o
 	$(Q)rm -f $@ && $(AR) rcs $@ $(B)/obj/warmcache-compiler.o
 
+# The drop-in: of each major the union of the names of its releases, in the version node that
+# clients of it are linked against.
+$(B)/obj/dropin/%.o: compiler/dropin/dropin.c Makefile VERSION
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -DDROPIN_MAJOR=$* -MMD -MP -c $< -o $@
+$(B)/obj/dropin/%.map: compiler/dropin/names.h
+	@mkdir -p $(@D)
+	$(Q)awk -F '[(,)]' -v m=$* 'BEGIN { printf "libnvrtc.so.%d {\nglobal:\n", m } \
+		/^\tX\(/ && $$3 <= m && m <= $$4 { print $$2 ";" } \
+		END { print "local: *;\n};" }' $< > $@
+$(B)/lib/nvrtc/libnvrtc.so.%: $(B)/obj/dropin/%.o $(B)/obj/dropin/%.map $(COMPILER)
+	$(link)
+	$(Q)$(CC) $(ALL_LDFLAGS) -shared -Wl,-soname,$(@F) -Wl,--version-script=$(word 2,$^) \
+		$(filter %.o,$^) -o $@ -ldl
+
 $(B)/examples/%: compiler/examples/%.c $(B)/lib/libwarmcache-compiler.so $(B)/bin/warmcache-nvrtc
 	$(link)
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $< -o $@ -L$(B)/lib -lwarmcache-compiler \
@@ -102,10 +118,12 @@ tests: all $(UNIT) $(FUZZ) $(B)/tests/libfault.so $(EXAMPLES)
 # ---- demo, bench ----
 
 .PHONY: demo demo-torch bench fuzz
-demo: setup
+demo:
+	$(Q)scripts/setup demo
 	$(Q)$(MAKE) --no-print-directory all $(B)/examples/model
 	$(Q)scripts/demo
-demo-torch: setup
+demo-torch:
+	$(Q)scripts/setup demo
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)scripts/demo-torch
 bench: setup

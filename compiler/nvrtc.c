@@ -161,7 +161,8 @@ bool warm_nvrtc_unchanged(const struct warm_nvrtc *n)
 
 struct search {
 	struct warm_nvrtc *found;
-	int major; /* 0: any */
+	int major;  /* 0: any */
+	bool alone; /* without looking for its builtins */
 	struct warm_buf tried;
 	struct warm_error last; /* why a candidate was refused */
 	bool done;
@@ -175,6 +176,12 @@ static void try_path(struct search *s, const char *path)
 	if (s->done || realpath(path, real) == NULL)
 		return;
 	snprintf(n.library, sizeof(n.library), "%s", real);
+	if (s->alone) {
+		s->done = warm_elf_identity(n.library, one, &s->last) == 0;
+		if (s->done)
+			*s->found = n;
+		return;
+	}
 	if (warm_elf_identity(n.library, one, &s->last) != 0 || find_builtins(&n, &s->last) != 0 ||
 	    warm_elf_identity(n.builtins, other, &s->last) != 0)
 		return;
@@ -336,8 +343,7 @@ static void try_loader_cache(struct search *s)
 	}
 }
 
-int warm_nvrtc_find(const char *library, int major, struct warm_nvrtc *ret_nvrtc,
-		    struct warm_error *err)
+static int find(const char *library, struct search *s, struct warm_error *err)
 {
 	static const char *const places[] = {
 		"/usr/local/cuda/lib64",
@@ -351,35 +357,48 @@ int warm_nvrtc_find(const char *library, int major, struct warm_nvrtc *ret_nvrtc
 		"/usr/lib64",
 		"/usr/lib"
 	};
-	struct search s = { .found = ret_nvrtc, .major = major };
-
 	if (library == NULL || library[0] == '\0')
 		library = getenv("WARM_NVRTC_LIBRARY");
 	if (library != NULL && library[0] != '\0') {
 		struct stat st;
 		if (stat(library, &st) != 0)
 			return warm_error_errno(err, errno, "NVRTC: %s", library);
-		try_path(&s, library);
-		if (!s.done && err != NULL)
-			*err = s.last;
-		return s.done ? 0 : s.last.status;
+		try_path(s, library);
+		if (!s->done && err != NULL)
+			*err = s->last;
+		return s->done ? 0 : s->last.status;
 	}
-	dl_iterate_phdr(try_object, &s);
-	try_list(&s, getenv("LD_LIBRARY_PATH"), NULL);
-	try_loader_cache(&s);
+	dl_iterate_phdr(try_object, s);
+	try_list(s, getenv("LD_LIBRARY_PATH"), NULL);
+	try_loader_cache(s);
 	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
-		try_dir(&s, places[i]);
-	try_environment(&s, "VIRTUAL_ENV");
-	try_environment(&s, "CONDA_PREFIX");
-	if (!s.done) {
-		if (s.last.status != WARM_OK)
-			(void)warm_error_set(err, WARM_NOT_FOUND, "%s", s.last.msg);
+		try_dir(s, places[i]);
+	try_environment(s, "VIRTUAL_ENV");
+	try_environment(s, "CONDA_PREFIX");
+	if (!s->done) {
+		if (s->last.status != WARM_OK)
+			(void)warm_error_set(err, WARM_NOT_FOUND, "%s", s->last.msg);
 		else
 			(void)warm_error_set(err, WARM_NOT_FOUND,
 					     "no libnvrtc.so.13 or .12; set WARM_NVRTC_LIBRARY "
 					     "(looked in %.140s)",
-					     s.tried.data != NULL ? (char *)s.tried.data : "");
+					     s->tried.data != NULL ? (char *)s->tried.data : "");
 	}
-	warm_buf_release(&s.tried);
-	return s.done ? 0 : WARM_NOT_FOUND;
+	warm_buf_release(&s->tried);
+	return s->done ? 0 : WARM_NOT_FOUND;
+}
+
+int warm_nvrtc_find(const char *library, int major, struct warm_nvrtc *ret_nvrtc,
+		    struct warm_error *err)
+{
+	struct search s = { .found = ret_nvrtc, .major = major };
+
+	return find(library, &s, err);
+}
+
+int warm_nvrtc_find_alone(int major, struct warm_nvrtc *ret_nvrtc)
+{
+	struct search s = { .found = ret_nvrtc, .major = major, .alone = true };
+
+	return find(NULL, &s, NULL);
 }

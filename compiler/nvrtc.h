@@ -32,6 +32,9 @@ bool warm_nvrtc_unchanged(const struct warm_nvrtc *nvrtc);
 int warm_nvrtc_find(const char *library, int major, struct warm_nvrtc *ret_nvrtc,
 		    struct warm_error *err) WARM_CHECKED;
 
+/* The same without its builtins: `library` alone is set. */
+int warm_nvrtc_find_alone(int major, struct warm_nvrtc *ret_nvrtc) WARM_CHECKED;
+
 /* "b:" and the build id from the section .note.gnu.build-id, or "h:" and the XXH3-128 of the
  * file. (Not from PT_NOTE: in the wheels of 11.8 to 12.8 it points elsewhere.) */
 int warm_elf_identity(const char *path, char ret_identity[72], struct warm_error *err) WARM_CHECKED;

@@ -43,6 +43,8 @@ static bool try_helper(const char *path, char *ret_path, size_t bytes)
 
 int warm_helper_find(const char *given, char *ret_path, size_t bytes, struct warm_error *err)
 {
+	/* The drop-in lies one deeper, in lib/nvrtc. */
+	static const char *const ways[] = { "", "../bin/", "../", "../../bin/" };
 	char path[2 * WARM_PATH_BYTES], own[WARM_PATH_BYTES] = "", exe[WARM_PATH_BYTES] = "";
 	Dl_info info;
 
@@ -64,12 +66,11 @@ int warm_helper_find(const char *given, char *ret_path, size_t bytes, struct war
 	for (size_t i = 0; i < 2; i++) {
 		if (dirs[i][0] == '\0')
 			continue;
-		snprintf(path, sizeof(path), "%s/" HELPER_NAME, dirs[i]);
-		if (try_helper(path, ret_path, bytes))
-			return 0;
-		snprintf(path, sizeof(path), "%s/../bin/" HELPER_NAME, dirs[i]);
-		if (try_helper(path, ret_path, bytes))
-			return 0;
+		for (size_t k = 0; k < sizeof(ways) / sizeof(ways[0]); k++) {
+			snprintf(path, sizeof(path), "%s/%s" HELPER_NAME, dirs[i], ways[k]);
+			if (try_helper(path, ret_path, bytes))
+				return 0;
+		}
 	}
 	return warm_error_set(err, WARM_NOT_FOUND,
 			      HELPER_NAME
