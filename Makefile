@@ -73,7 +73,8 @@ $(B)/lib/libwarmcache-compiler.a: $(COMPILER)
 
 # The drop-in: of each major the union of the names of its releases, in the version node that
 # clients of it are linked against.
-$(B)/obj/dropin/%.o: compiler/dropin/dropin.c Makefile VERSION
+DROPINS := $(B)/obj/dropin/12.o $(B)/obj/dropin/13.o
+$(DROPINS): $(B)/obj/dropin/%.o: compiler/dropin/dropin.c Makefile VERSION
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(ALL_CFLAGS) -DDROPIN_MAJOR=$* -MMD -MP -c $< -o $@
 $(B)/obj/dropin/%.map: compiler/dropin/names.h

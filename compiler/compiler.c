@@ -408,14 +408,14 @@ static void count(struct warm_compiler *c, enum warm_kernel_counter counter, uin
 	warm_kernel_count(&c->counters, counter, n);
 }
 
-static bool dependencies_hold(void *arg, const struct warm_kernel_entry *entry)
+static bool dependencies_hold(void *arg, const struct warm_stored *stored)
 {
 	struct call *call = arg;
 	bool first = call->c->journal != NULL && call->why[0] == '\0';
 
 	find_directories(call->program, &call->inputs.place);
-	return warm_depend_holds(call->c->depend, entry->deps, entry->n_deps, &call->inputs.place,
-				 first ? call->why : NULL);
+	return warm_depend_holds(call->c->depend, warm_stored_id(stored), stored->entry.deps,
+				 &call->inputs.place, first ? call->why : NULL);
 }
 
 static struct warm_compile_result *new_result(enum warm_compile_source source,
@@ -495,7 +495,7 @@ static void keep(struct call *call, const struct warm_wire_response *a,
 	if (c->entries.cache_fd < 0)
 		snprintf(r->reason, sizeof(r->reason), "%s", c->no_cache_reason);
 	else if (warm_entries_store(&c->entries, &r->stored.entry, r->stored.data, r->stored.bytes,
-				    call->hasher, &err) != 0)
+				    &err) != 0)
 		snprintf(r->reason, sizeof(r->reason), "%.250s", err.msg);
 	else
 		r->source = WARM_COMPILE_MISS;
@@ -513,7 +513,6 @@ static int take_response(struct call *call, const struct warm_wire_response *a,
 		.fingerprint = call->fingerprint,
 		.inputs = call->inputs.in,
 		.deps = a->deps,
-		.n_deps = a->n_deps,
 		.lowered = a->lowered,
 		.log = a->log,
 	};
@@ -626,7 +625,7 @@ static struct warm_compile_result *share(struct call *call, uint8_t *data, size_
 		free(data);
 		return NULL;
 	}
-	if (s.entry.n_deps > 0 && !dependencies_hold(call, &s.entry)) {
+	if (s.entry.deps.n > 0 && !dependencies_hold(call, &s)) {
 		warm_stored_release(&s);
 		return NULL;
 	}

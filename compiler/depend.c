@@ -9,7 +9,7 @@
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
 
-enum { STEP_MS = 1000 };
+enum { STEP_MS = 1000, SEEN = 1024, MAX_OPEN = 64, LOOK_BYTES = 2 * WARM_PATH_BYTES };
 
 /* A file as it was when its contents were digested. */
 struct known {
@@ -20,11 +20,19 @@ struct known {
 	bool sealed;
 };
 
+/* An entry that held: which of its dependencies are not sealed, and so are looked at again. */
+struct seen {
+	uint64_t look;		 /* 0: none */
+	uint32_t open[MAX_OPEN]; /* offsets in its list */
+	uint32_t n_open;
+};
+
 struct warm_depend {
 	const char *const *sealed;
 	pthread_mutex_t lock;
 	struct known *table; /* open addressing by path */
 	size_t n, capacity;
+	struct seen seen[SEEN]; /* by the look; a newer one takes an older one's place */
 };
 
 struct warm_depend *warm_depend_new(const char *const *sealed)
@@ -124,48 +132,96 @@ static bool recall(struct warm_depend *d, const char *path, struct known *ret_kn
 	return found;
 }
 
-static bool holds_file(struct warm_depend *d, const struct warm_kernel_dep *dep, const char *path)
+/* A place for the contents of one file after the other. */
+struct contents {
+	uint8_t *data;
+	size_t capacity;
+};
+
+/* Digest a file that isn't known. The state is that before the read: a change during it shows at
+ * the next look. */
+static bool digest_file(const char *path, uint64_t want_bytes, struct contents *contents,
+			struct known *ret_known)
 {
-	struct known k = { 0 };
 	struct stat st;
 
-	bool known = recall(d, path, &k);
-	if (!known || !k.sealed) {
-		if (stat(path, &st) != 0 || !S_ISREG(st.st_mode) ||
-		    (uint64_t)st.st_size != dep->size)
-			return false;
-		known = known && k.dev == st.st_dev && k.ino == st.st_ino &&
-			k.size == (uint64_t)st.st_size &&
-			k.mtime_ns == warm_timespec_ns(st.st_mtim) &&
-			k.ctime_ns == warm_timespec_ns(st.st_ctim);
+	scope_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0 || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) ||
+	    (uint64_t)st.st_size != want_bytes || want_bytes > WARM_KERNEL_ENTRY_BYTES)
+		return false;
+	if (want_bytes > contents->capacity) {
+		size_t capacity = (size_t)want_bytes + (64 << 10);
+		free(contents->data);
+		contents->data = malloc(capacity);
+		contents->capacity = contents->data != NULL ? capacity : 0;
 	}
-	if (!known) {
-		/* The state before the read: a change during it shows at the next look. */
-		scope_free char *data = NULL;
-		size_t bytes = 0;
-		if (warm_file_load(AT_FDCWD, path, WARM_KERNEL_ENTRY_BYTES, &data, &bytes, NULL) !=
-		    0)
+	if (contents->data == NULL ||
+	    warm_file_read_at(fd, contents->data, (size_t)want_bytes, 0, NULL) != 0)
+		return false;
+	*ret_known = (struct known){
+		.dev = st.st_dev,
+		.ino = st.st_ino,
+		.size = (uint64_t)st.st_size,
+		.mtime_ns = warm_timespec_ns(st.st_mtim),
+		.ctime_ns = warm_timespec_ns(st.st_ctim),
+		.digest = warm_hash128(contents->data, (size_t)want_bytes),
+	};
+	return true;
+}
+
+static bool is_as_known(const char *path, const struct known *k)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && k->dev == st.st_dev && k->ino == st.st_ino &&
+	       k->size == (uint64_t)st.st_size && k->mtime_ns == warm_timespec_ns(st.st_mtim) &&
+	       k->ctime_ns == warm_timespec_ns(st.st_ctim);
+}
+
+static bool holds_file(struct warm_depend *d, const struct warm_kernel_dep *dep, const char *path,
+		       struct contents *contents)
+{
+	struct known k = { 0 };
+
+	if (!recall(d, path, &k) || !(k.sealed || is_as_known(path, &k))) {
+		if (!digest_file(path, dep->size, contents, &k))
 			return false;
-		k = (struct known){
-			.dev = st.st_dev,
-			.ino = st.st_ino,
-			.size = (uint64_t)st.st_size,
-			.mtime_ns = warm_timespec_ns(st.st_mtim),
-			.ctime_ns = warm_timespec_ns(st.st_ctim),
-			.digest = warm_hash128(data, bytes),
-			.sealed = is_sealed(d, path),
-		};
+		k.sealed = is_sealed(d, path);
 		/* Times move in steps: a file that changed just now may change again within one. */
 		int64_t newest = k.mtime_ns > k.ctime_ns ? k.mtime_ns : k.ctime_ns;
-		if (warm_clock_wall_ms() - newest / 1000000 > STEP_MS)
+		if (k.sealed || warm_clock_wall_ms() - newest / 1000000 > STEP_MS)
 			remember(d, path, &k);
 	}
 	return k.size == dep->size && k.digest.low == dep->digest.low &&
 	       k.digest.high == dep->digest.high;
 }
 
+/* ---- entries that held ---- */
+
+static bool was_seen(struct warm_depend *d, uint64_t look, struct seen *ret_seen)
+{
+	pthread_mutex_lock(&d->lock);
+	const struct seen *slot = &d->seen[look % SEEN];
+	bool found = slot->look == look;
+	if (found) {
+		ret_seen->n_open = slot->n_open;
+		memcpy(ret_seen->open, slot->open, slot->n_open * sizeof(slot->open[0]));
+	}
+	pthread_mutex_unlock(&d->lock);
+	return found;
+}
+
+static void see(struct warm_depend *d, const struct seen *seen)
+{
+	pthread_mutex_lock(&d->lock);
+	d->seen[seen->look % SEEN] = *seen;
+	pthread_mutex_unlock(&d->lock);
+}
+
+/* ---- dependencies ---- */
+
 static bool holds(struct warm_depend *d, const struct warm_kernel_dep *dep, const char *path,
-		  const struct warm_place *place)
+		  const struct warm_place *place, struct contents *contents)
 {
 	struct stat st;
 
@@ -173,7 +229,7 @@ static bool holds(struct warm_depend *d, const struct warm_kernel_dep *dep, cons
 	case WARM_KERNEL_DEP_ABSENT:
 		return stat(path, &st) != 0 || S_ISDIR(st.st_mode);
 	case WARM_KERNEL_DEP_FILE:
-		return holds_file(d, dep, path);
+		return holds_file(d, dep, path, contents);
 	case WARM_KERNEL_DEP_DIR:
 		return dep->path.bytes == place->dir.bytes &&
 		       memcmp(dep->path.data, place->dir.data, place->dir.bytes) == 0;
@@ -183,8 +239,25 @@ static bool holds(struct warm_depend *d, const struct warm_kernel_dep *dep, cons
 	return false;
 }
 
-bool warm_depend_holds(struct warm_depend *d, const struct warm_kernel_dep *deps, size_t n,
-		       const struct warm_place *place, char ret_why[WARM_DEPEND_WHY_BYTES])
+/* The entry at this place: the same entry elsewhere may depend on other files. Never 0. */
+static uint64_t look_of(struct warm_hash128 id, const struct warm_place *place)
+{
+	return (warm_hash64(place->base, strlen(place->base)) ^
+		warm_hash64(place->cwd, strlen(place->cwd)) * 31 ^ id.low) |
+	       1;
+}
+
+/* The look at one entry. */
+struct look {
+	struct warm_depend *d;
+	const struct warm_place *place;
+	struct contents contents;
+	char *why;	/* NULL: not wanted */
+	const char *at; /* the last one's path */
+	char *path;	/* room for one that is relative */
+};
+
+static bool look_at(struct look *l, const struct warm_kernel_dep *dep)
 {
 	static const char *const words[] = {
 		[WARM_KERNEL_DEP_ABSENT] = "appeared",
@@ -192,20 +265,64 @@ bool warm_depend_holds(struct warm_depend *d, const struct warm_kernel_dep *deps
 		[WARM_KERNEL_DEP_DIR] = "was the program's directory",
 		[WARM_KERNEL_DEP_CWD] = "was the current directory",
 	};
-	char path[2 * WARM_PATH_BYTES];
 
-	for (size_t i = 0; i < n; i++) {
-		const char *at = deps[i].path.data;
-		if (deps[i].relative) {
-			snprintf(path, sizeof(path), "%s/%s", place->base, deps[i].path.data);
-			at = path;
-		}
-		if (holds(d, &deps[i], at, place))
-			continue;
-		if (ret_why != NULL)
-			snprintf(ret_why, WARM_DEPEND_WHY_BYTES, "%.450s %s", at,
-				 words[deps[i].kind]);
-		return false;
+	l->at = dep->path.data;
+	if (dep->relative) {
+		snprintf(l->path, LOOK_BYTES, "%s/%s", l->place->base, dep->path.data);
+		l->at = l->path;
+	}
+	if (holds(l->d, dep, l->at, l->place, &l->contents))
+		return true;
+	if (l->why != NULL)
+		snprintf(l->why, WARM_DEPEND_WHY_BYTES, "%.450s %s", l->at, words[dep->kind]);
+	return false;
+}
+
+static bool look_at_open(struct look *l, struct warm_kernel_deps deps, const struct seen *seen)
+{
+	struct warm_kernel_dep dep;
+
+	for (uint32_t i = 0; i < seen->n_open; i++) {
+		struct warm_reader r = warm_reader_of(deps.data, deps.bytes);
+		r.at = seen->open[i];
+		if (!warm_kernel_next_dep(&r, &dep) || !look_at(l, &dep))
+			return false;
 	}
 	return true;
+}
+
+static bool look_at_all(struct look *l, struct warm_kernel_deps deps, struct seen *seen)
+{
+	struct warm_reader r = warm_reader_of(deps.data, deps.bytes);
+	struct warm_kernel_dep dep;
+	size_t at = 0;
+
+	for (; warm_kernel_next_dep(&r, &dep); at = r.at) {
+		if (!look_at(l, &dep))
+			return false;
+		if (seen->look == 0 || is_sealed(l->d, l->at))
+			continue;
+		if (seen->n_open == MAX_OPEN || at > UINT32_MAX)
+			seen->look = 0;
+		else
+			seen->open[seen->n_open++] = (uint32_t)at;
+	}
+	return !r.bad;
+}
+
+bool warm_depend_holds(struct warm_depend *d, struct warm_hash128 id, struct warm_kernel_deps deps,
+		       const struct warm_place *place, char ret_why[WARM_DEPEND_WHY_BYTES])
+{
+	char path[LOOK_BYTES];
+	struct look l = { .d = d, .place = place, .why = ret_why, .path = path };
+	struct seen seen;
+
+	seen.look = d->sealed != NULL && d->sealed[0] != NULL ? look_of(id, place) : 0;
+	seen.n_open = 0;
+	bool again = seen.look != 0 && was_seen(d, seen.look, &seen);
+	bool ok = again ? look_at_open(&l, deps, &seen) : look_at_all(&l, deps, &seen);
+	free(l.contents.data);
+	if (ok && !again && seen.look != 0)
+		see(d, &seen);
+	return ok;
 }

@@ -3,7 +3,8 @@
  * Do an entry's dependencies hold here and now?
  *
  * Contents are compared at a file's first look in a process, and remembered with (dev, ino, size,
- * mtime, ctime) for later looks; absence is a stat each time. Threads: any number.
+ * mtime, ctime) for later looks; absence is a stat each time. Of an entry that held, what lies in
+ * sealed directories is not looked at again. Threads: any number.
  */
 #ifndef WARM_COMPILER_DEPEND_H
 #define WARM_COMPILER_DEPEND_H
@@ -30,9 +31,10 @@ struct warm_place {
 	struct warm_kernel_text dir; /* the program's directory as its name gives it: "../x/", "" */
 };
 
-/* Where one doesn't hold,
+/* `id` is the entry's (warm_stored_id()). Where one doesn't hold,
  * `ret_why` (NULL: not wanted) says which: "/x/a.h changed". */
-bool warm_depend_holds(struct warm_depend *depend, const struct warm_kernel_dep *deps, size_t n,
-		       const struct warm_place *place, char ret_why[WARM_DEPEND_WHY_BYTES]);
+bool warm_depend_holds(struct warm_depend *depend, struct warm_hash128 id,
+		       struct warm_kernel_deps deps, const struct warm_place *place,
+		       char ret_why[WARM_DEPEND_WHY_BYTES]);
 
 #endif

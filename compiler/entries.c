@@ -17,6 +17,14 @@ enum { MAX_VARIANTS = 4 * WARM_KERNEL_VARIANTS, STALE_S = 3600, ATIME_STEP_S = 6
 
 /* ---- read ---- */
 
+struct warm_hash128 warm_stored_id(const struct warm_stored *s)
+{
+	struct warm_hash128 id;
+
+	memcpy(&id, s->data + s->bytes - sizeof(id), sizeof(id));
+	return id;
+}
+
 void warm_stored_release(struct warm_stored *s)
 {
 	warm_kernel_entry_release(&s->entry);
@@ -130,7 +138,7 @@ bool warm_entries_read_variant(struct warm_entries *e, struct warm_hash128 finge
 		snprintf(variant_path, sizeof(variant_path), "%s/%.32s", dir, variants[i].name);
 		if (!read_entry(e, variant_path, fingerprint, in, &s))
 			continue;
-		if (holds(arg, &s.entry)) {
+		if (holds(arg, &s)) {
 			*ret_stored = s;
 			return true;
 		}
@@ -251,16 +259,14 @@ static void note_stored(struct warm_entries *e, const char *stored, size_t bytes
 /* ---- store ---- */
 
 int warm_entries_store(struct warm_entries *e, const struct warm_kernel_entry *entry,
-		       const void *data, size_t bytes, struct warm_hasher *hasher,
-		       struct warm_error *err)
+		       const void *data, size_t bytes, struct warm_error *err)
 {
 	struct variant variants[MAX_VARIANTS];
 	char path[128], temp[160], old[256];
 	uint64_t random;
 
-	if (entry->n_deps > 0) {
-		struct warm_hash128 deps = warm_kernel_deps_digest(entry->deps, entry->n_deps,
-								   hasher);
+	if (entry->deps.n > 0) {
+		struct warm_hash128 deps = warm_kernel_deps_digest(entry->deps);
 		warm_kernel_entry_path(entry->fingerprint, &deps, path);
 	} else {
 		warm_kernel_entry_path(entry->fingerprint, NULL, path);
@@ -270,7 +276,7 @@ int warm_entries_store(struct warm_entries *e, const struct warm_kernel_entry *e
 	int rc = warm_beneath_mkdirs(e->cache_fd, path, err);
 	if (rc != 0)
 		return rc;
-	if (entry->n_deps > 0) {
+	if (entry->deps.n > 0) {
 		/* Room for one more: the oldest go. */
 		size_t n = list_variants(e->cache_fd, path, variants);
 		for (size_t i = WARM_KERNEL_VARIANTS - 1; i < n; i++) {

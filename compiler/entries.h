@@ -29,6 +29,8 @@ struct warm_stored {
 	struct warm_kernel_entry entry;
 };
 
+/* The digest of all of it, which is its last bytes. */
+struct warm_hash128 warm_stored_id(const struct warm_stored *stored);
 void warm_stored_release(struct warm_stored *stored);
 
 /* The entry without dependencies. False: there is none that is whole and of these inputs. */
@@ -36,7 +38,7 @@ bool warm_entries_read(struct warm_entries *entries, struct warm_hash128 fingerp
 		       const struct warm_kernel_inputs *inputs, struct warm_stored *ret_stored);
 
 /* The variants of a program with dependencies, newest first, until `holds` takes one. */
-typedef bool (*warm_entry_holds_fn)(void *arg, const struct warm_kernel_entry *entry);
+typedef bool (*warm_entry_holds_fn)(void *arg, const struct warm_stored *stored);
 bool warm_entries_read_variant(struct warm_entries *entries, struct warm_hash128 fingerprint,
 			       const struct warm_kernel_inputs *inputs, warm_entry_holds_fn holds,
 			       void *arg, struct warm_stored *ret_stored);
@@ -45,7 +47,6 @@ bool warm_entries_read_variant(struct warm_entries *entries, struct warm_hash128
  * limit the entries that were not read for the longest time go, down to nine tenths of it.
  * Errors: of the file system. */
 int warm_entries_store(struct warm_entries *entries, const struct warm_kernel_entry *entry,
-		       const void *data, size_t bytes, struct warm_hasher *hasher,
-		       struct warm_error *err) WARM_CHECKED;
+		       const void *data, size_t bytes, struct warm_error *err) WARM_CHECKED;
 
 #endif

@@ -99,13 +99,12 @@ void warm_wire_put_response(struct warm_buf *out, const struct warm_wire_respons
 	warm_buf_put_uv(out, a->n_lowered);
 	for (size_t i = 0; i < a->n_lowered; i++)
 		warm_kernel_put_text(out, a->lowered[i]);
-	warm_kernel_put_deps(out, a->deps, a->n_deps);
+	warm_kernel_put_deps(out, a->deps);
 }
 
 void warm_wire_release_response(struct warm_wire_response *a)
 {
 	free(a->lowered);
-	free(a->deps);
 	*a = (struct warm_wire_response){ 0 };
 }
 
@@ -124,7 +123,8 @@ int warm_wire_parse_response(const void *data, size_t bytes,
 	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++)
 		a.outputs[k] = warm_kernel_take_text(&r);
 	a.lowered = take_texts(&r, &a.n_lowered);
-	if (warm_kernel_take_deps(&r, &a.deps, &a.n_deps) != 0 || a.lowered == NULL) {
+	a.deps = warm_kernel_take_deps(&r);
+	if (a.lowered == NULL) {
 		warm_wire_release_response(&a);
 		return warm_error_nomem(err, bytes);
 	}

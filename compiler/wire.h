@@ -45,8 +45,7 @@ struct warm_wire_response {
 	struct warm_kernel_text outputs[WARM_KERNEL_OUTPUTS];
 	struct warm_kernel_text *lowered;
 	size_t n_lowered;
-	struct warm_kernel_dep *deps;
-	size_t n_deps;
+	struct warm_kernel_deps deps;
 };
 
 void warm_wire_put_request(struct warm_buf *out, const struct warm_wire_request *request);

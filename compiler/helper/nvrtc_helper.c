@@ -113,8 +113,7 @@ struct compile {
 	struct warm_native_result r;
 	char base[WARM_PATH_BYTES]; /* the program's directory */
 	char dir[WARM_PATH_BYTES];  /* the same as the name gives it: "../x/", "" */
-	char **paths;		    /* of dependencies */
-	size_t n_paths;
+	struct warm_buf deps;	    /* encoded */
 	enum warm_kernel_reason reason;
 	char why[WARM_WHY_BYTES];
 };
@@ -260,27 +259,13 @@ static int compare_opened(const void *a, const void *b)
 	return strcmp(((const struct opened *)a)->path, ((const struct opened *)b)->path);
 }
 
-static int add_dep(struct compile *c, enum warm_kernel_dep_kind kind, const char *path,
-		   bool relative, uint64_t size, struct warm_hash128 digest)
+static void add_dep(struct compile *c, enum warm_kernel_dep_kind kind, const char *path,
+		    bool relative, uint64_t size, struct warm_hash128 digest)
 {
-	char *copy = strdup(path);
-	char **paths = realloc(c->paths, (c->n_paths + 1) * sizeof(*paths));
+	struct warm_kernel_dep dep = { kind, relative, warm_text_of(path), size, digest };
 
-	if (paths != NULL)
-		c->paths = paths;
-	if (copy == NULL || paths == NULL) {
-		free(copy);
-		return -1;
-	}
-	c->paths[c->n_paths++] = copy;
-	c->r.response.deps[c->r.response.n_deps++] = (struct warm_kernel_dep){
-		.kind = kind,
-		.relative = relative,
-		.path = warm_text_of(copy),
-		.size = size,
-		.digest = digest,
-	};
-	return 0;
+	warm_kernel_encode_dep(&c->deps, &dep);
+	c->r.response.deps.n++;
 }
 
 static bool same_state(const struct stat *a, const struct stat *b)
@@ -291,7 +276,7 @@ static bool same_state(const struct stat *a, const struct stat *b)
 }
 
 /* One opened or missed path. What changed since NVRTC looked makes the result uncacheable. */
-static int depend_on(struct compile *c, const struct opened *o, bool *shows_dir)
+static void depend_on(struct compile *c, const struct opened *o, bool *shows_dir)
 {
 	char path[2 * WARM_PATH_BYTES];
 	struct warm_hash128 digest = { 0, 0 };
@@ -312,17 +297,20 @@ static int depend_on(struct compile *c, const struct opened *o, bool *shows_dir)
 		if (stat(path, &st) == 0 && S_ISREG(st.st_mode))
 			uncacheable(c, WARM_KERNEL_BY_CHANGE, "%.150s appeared while it compiled",
 				    path);
-		return add_dep(c, WARM_KERNEL_DEP_ABSENT, kept, relative, 0, digest);
+		add_dep(c, WARM_KERNEL_DEP_ABSENT, kept, relative, 0, digest);
+		return;
 	}
-	if (S_ISDIR(o->st.st_mode))
-		return add_dep(c, WARM_KERNEL_DEP_ABSENT, kept, relative, 0, digest);
+	if (S_ISDIR(o->st.st_mode)) {
+		add_dep(c, WARM_KERNEL_DEP_ABSENT, kept, relative, 0, digest);
+		return;
+	}
 	scope_free char *data = NULL;
 	size_t bytes = 0;
 	if (!S_ISREG(o->st.st_mode) ||
 	    warm_file_load(AT_FDCWD, path, WARM_KERNEL_ENTRY_BYTES, &data, &bytes, NULL) != 0 ||
 	    stat(path, &st) != 0 || !same_state(&st, &o->st)) {
 		uncacheable(c, WARM_KERNEL_BY_CHANGE, "%.150s changed while it compiled", path);
-		return 0;
+		return;
 	}
 	struct warm_kernel_text text = { data, bytes };
 	if (warm_text_tells_time(text))
@@ -330,25 +318,21 @@ static int depend_on(struct compile *c, const struct opened *o, bool *shows_dir)
 			    "%.120s uses __TIME__, __DATE__ or __TIMESTAMP__", path);
 	if (relative && tells_file(text))
 		*shows_dir = true;
-	return add_dep(c, WARM_KERNEL_DEP_FILE, kept, relative, bytes, warm_hash128(data, bytes));
+	add_dep(c, WARM_KERNEL_DEP_FILE, kept, relative, bytes, warm_hash128(data, bytes));
 }
 
 static int collect_deps(struct compile *c)
 {
 	bool shows_dir = shows_directory(c);
 	struct warm_hash128 none = { 0, 0 };
-	int rc = 0;
 
 	pthread_mutex_lock(&trace.lock);
 	trace.on = false;
 	if (trace.failed)
 		uncacheable(c, WARM_KERNEL_BY_CHANGE, "out of memory for the dependencies");
-	c->r.response.deps = calloc(trace.n + 3, sizeof(*c->r.response.deps));
-	if (c->r.response.deps == NULL)
-		rc = -1;
 	if (trace.n > 1)
 		qsort(trace.list, trace.n, sizeof(*trace.list), compare_opened);
-	for (size_t i = 0; rc == 0 && i < trace.n; i++) {
+	for (size_t i = 0; i < trace.n; i++) {
 		if (i > 0 && strcmp(trace.list[i].path, trace.list[i - 1].path) == 0) {
 			if (trace.list[i].found != trace.list[i - 1].found)
 				uncacheable(c, WARM_KERNEL_BY_CHANGE,
@@ -356,14 +340,16 @@ static int collect_deps(struct compile *c)
 					    trace.list[i].path);
 			continue;
 		}
-		rc = depend_on(c, &trace.list[i], &shows_dir);
+		depend_on(c, &trace.list[i], &shows_dir);
 	}
 	pthread_mutex_unlock(&trace.lock);
-	if (rc == 0 && shows_dir)
-		rc = add_dep(c, WARM_KERNEL_DEP_DIR, c->dir, false, 0, none);
-	if (rc == 0 && (shows_dir || looks_from_cwd(c)))
-		rc = add_dep(c, WARM_KERNEL_DEP_CWD, c->q->cwd.data, false, 0, none);
-	return rc;
+	if (shows_dir)
+		add_dep(c, WARM_KERNEL_DEP_DIR, c->dir, false, 0, none);
+	if (shows_dir || looks_from_cwd(c))
+		add_dep(c, WARM_KERNEL_DEP_CWD, c->q->cwd.data, false, 0, none);
+	c->r.response.deps.data = c->deps.data;
+	c->r.response.deps.bytes = c->deps.bytes;
+	return c->deps.failed ? -1 : 0;
 }
 
 /* Compile and trace. */
@@ -401,9 +387,7 @@ static int answer(const struct warm_wire_request *q)
 		warm_native_refuse(&c.r, WARM_WIRE_FAILED, 0, "the helper is out of memory");
 	warm_wire_put_response(&out, &c.r.response);
 	rc = warm_wire_send(STDIN_FILENO, &out, 0, NULL);
-	for (size_t i = 0; i < c.n_paths; i++)
-		free(c.paths[i]);
-	free(c.paths);
+	warm_buf_release(&c.deps);
 	warm_native_release(&c.r);
 	return rc;
 }

@@ -6,7 +6,7 @@
 
 static const char entry_magic[8] = { 'w', 'a', 'r', 'm', 'k', 'r', 'n', '1' };
 
-enum { FIXED_BYTES = 8 + 16, SUM_BYTES = 16 };
+enum { FIXED_BYTES = 8 + 16, SUM_BYTES = 16, DEP_BYTES = 21 };
 
 static void put_hash(struct warm_buf *out, struct warm_hash128 h)
 {
@@ -46,37 +46,45 @@ struct warm_kernel_text warm_kernel_take_text(struct warm_reader *r)
 	return t;
 }
 
-void warm_kernel_put_deps(struct warm_buf *out, const struct warm_kernel_dep *deps, size_t n)
+void warm_kernel_encode_dep(struct warm_buf *out, const struct warm_kernel_dep *dep)
 {
-	warm_buf_put_uv(out, n);
-	for (size_t i = 0; i < n; i++) {
-		warm_buf_put_u8(out, (uint8_t)deps[i].kind);
-		warm_buf_put_u8(out, deps[i].relative);
-		warm_kernel_put_text(out, deps[i].path);
-		warm_buf_put_uv(out, deps[i].size);
-		put_hash(out, deps[i].digest);
-	}
+	warm_buf_put_u8(out, (uint8_t)dep->kind);
+	warm_buf_put_u8(out, dep->relative);
+	warm_kernel_put_text(out, dep->path);
+	warm_buf_put_uv(out, dep->size);
+	put_hash(out, dep->digest);
 }
 
-int warm_kernel_take_deps(struct warm_reader *r, struct warm_kernel_dep **ret_deps, size_t *ret_n)
+bool warm_kernel_next_dep(struct warm_reader *r, struct warm_kernel_dep *ret_dep)
 {
-	size_t n = warm_reader_count(r, 21);
-	struct warm_kernel_dep *deps = calloc(n + 1, sizeof(*deps));
+	if (r->bad || r->at == r->bytes)
+		return false;
+	uint8_t kind = warm_reader_u8(r);
+	r->bad = r->bad || kind > WARM_KERNEL_DEP_CWD;
+	ret_dep->kind = (enum warm_kernel_dep_kind)(kind & 3);
+	ret_dep->relative = warm_reader_u8(r) != 0;
+	ret_dep->path = warm_kernel_take_text(r);
+	ret_dep->size = warm_reader_uv(r);
+	ret_dep->digest = take_hash(r);
+	return !r->bad;
+}
 
-	if (deps == NULL)
-		return WARM_NO_MEMORY;
-	for (size_t i = 0; i < n; i++) {
-		uint8_t kind = warm_reader_u8(r);
-		r->bad = r->bad || kind > WARM_KERNEL_DEP_CWD;
-		deps[i].kind = (enum warm_kernel_dep_kind)(kind & 3);
-		deps[i].relative = warm_reader_u8(r) != 0;
-		deps[i].path = warm_kernel_take_text(r);
-		deps[i].size = warm_reader_uv(r);
-		deps[i].digest = take_hash(r);
-	}
-	*ret_deps = deps;
-	*ret_n = n;
-	return 0;
+void warm_kernel_put_deps(struct warm_buf *out, struct warm_kernel_deps deps)
+{
+	warm_buf_put_uv(out, deps.n);
+	warm_buf_put_uv(out, deps.bytes);
+	warm_buf_put(out, deps.data, deps.bytes);
+}
+
+struct warm_kernel_deps warm_kernel_take_deps(struct warm_reader *r)
+{
+	struct warm_kernel_deps deps;
+
+	deps.n = warm_reader_count(r, DEP_BYTES);
+	deps.bytes = (size_t)warm_reader_uv(r);
+	deps.data = warm_reader_take(r, deps.bytes);
+	r->bad = r->bad || (deps.n == 0) != (deps.bytes == 0);
+	return r->bad ? (struct warm_kernel_deps){ NULL, 0, 0 } : deps;
 }
 
 struct warm_hash128 warm_kernel_fingerprint(const struct warm_kernel_inputs *in,
@@ -125,17 +133,9 @@ bool warm_kernel_inputs_equal(const struct warm_kernel_inputs *a,
 	return true;
 }
 
-struct warm_hash128 warm_kernel_deps_digest(const struct warm_kernel_dep *deps, size_t n,
-					    struct warm_hasher *h)
+struct warm_hash128 warm_kernel_deps_digest(struct warm_kernel_deps deps)
 {
-	warm_hasher_reset(h);
-	for (size_t i = 0; i < n; i++) {
-		uint64_t numbers[5] = { (uint64_t)deps[i].kind, deps[i].relative, deps[i].size,
-					deps[i].digest.low, deps[i].digest.high };
-		warm_hasher_add(h, numbers, sizeof(numbers));
-		warm_hasher_add_field(h, deps[i].path.data, deps[i].path.bytes);
-	}
-	return warm_hasher_digest(h);
+	return warm_hash128(deps.data, deps.bytes);
 }
 
 void warm_kernel_put_inputs(struct warm_buf *out, const struct warm_kernel_inputs *in)
@@ -172,7 +172,7 @@ void warm_kernel_entry_encode(const struct warm_kernel_entry *e, struct warm_buf
 	warm_kernel_put_inputs(out, &e->inputs);
 	for (size_t i = 0; i < e->inputs.n_expressions; i++)
 		warm_kernel_put_text(out, e->lowered[i]);
-	warm_kernel_put_deps(out, e->deps, e->n_deps);
+	warm_kernel_put_deps(out, e->deps);
 	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++)
 		warm_kernel_put_text(out, e->outputs[k]);
 	warm_kernel_put_text(out, e->log);
@@ -184,7 +184,6 @@ void warm_kernel_entry_release(struct warm_kernel_entry *entry)
 {
 	warm_kernel_inputs_release(&entry->inputs);
 	free(entry->lowered);
-	free(entry->deps);
 	*entry = (struct warm_kernel_entry){ 0 };
 }
 
@@ -229,8 +228,9 @@ static int parse_body(struct warm_reader *r, struct warm_kernel_entry *e)
 		return WARM_NO_MEMORY;
 	size_t n = e->inputs.n_expressions;
 	e->lowered = take_texts(r, n);
-	if ((n > 0 && e->lowered == NULL) || warm_kernel_take_deps(r, &e->deps, &e->n_deps) != 0)
+	if (n > 0 && e->lowered == NULL)
 		return WARM_NO_MEMORY;
+	e->deps = warm_kernel_take_deps(r);
 	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++)
 		e->outputs[k] = warm_kernel_take_text(r);
 	e->log = warm_kernel_take_text(r);

@@ -52,6 +52,13 @@ struct warm_kernel_dep {
 	struct warm_hash128 digest;
 };
 
+/* A list of them as an entry holds it: `n` in `bytes` bytes. An entry may have hundreds, and most
+ * readers need none. */
+struct warm_kernel_deps {
+	const uint8_t *data;
+	size_t bytes, n;
+};
+
 /* What a program is compiled from, as far as an entry keeps it. */
 struct warm_kernel_inputs {
 	struct warm_kernel_text compiler;    /* ids of libnvrtc and its builtins */
@@ -71,8 +78,7 @@ struct warm_kernel_inputs {
 struct warm_kernel_entry {
 	struct warm_hash128 fingerprint;
 	struct warm_kernel_inputs inputs;
-	struct warm_kernel_dep *deps;
-	size_t n_deps;
+	struct warm_kernel_deps deps;
 	struct warm_kernel_text *lowered; /* per name expression; empty: none */
 	struct warm_kernel_text outputs[WARM_KERNEL_OUTPUTS];
 	struct warm_kernel_text log;
@@ -83,17 +89,18 @@ struct warm_hash128 warm_kernel_fingerprint(const struct warm_kernel_inputs *inp
 					    struct warm_hasher *hasher);
 bool warm_kernel_inputs_equal(const struct warm_kernel_inputs *a,
 			      const struct warm_kernel_inputs *b);
-struct warm_hash128 warm_kernel_deps_digest(const struct warm_kernel_dep *deps, size_t n,
-					    struct warm_hasher *hasher);
+struct warm_hash128 warm_kernel_deps_digest(struct warm_kernel_deps deps);
 
 /* The fields that entries and the helper's messages share. A text is written with a NUL behind it;
  * taking one that is malformed makes the reader bad. */
 void warm_kernel_put_text(struct warm_buf *out, struct warm_kernel_text text);
 struct warm_kernel_text warm_kernel_take_text(struct warm_reader *r);
-void warm_kernel_put_deps(struct warm_buf *out, const struct warm_kernel_dep *deps, size_t n);
-/* Allocates `*ret_deps`, also when there are none. NO_MEMORY; a malformed list makes `r` bad. */
-int warm_kernel_take_deps(struct warm_reader *r, struct warm_kernel_dep **ret_deps,
-			  size_t *ret_n) WARM_CHECKED;
+/* Append one to a list; its texts are copied. */
+void warm_kernel_encode_dep(struct warm_buf *out, const struct warm_kernel_dep *dep);
+/* The next of the list that `r` reads. False at its end, and where it is malformed (`r->bad`). */
+bool warm_kernel_next_dep(struct warm_reader *r, struct warm_kernel_dep *ret_dep);
+void warm_kernel_put_deps(struct warm_buf *out, struct warm_kernel_deps deps);
+struct warm_kernel_deps warm_kernel_take_deps(struct warm_reader *r);
 
 void warm_kernel_put_inputs(struct warm_buf *out, const struct warm_kernel_inputs *inputs);
 /* Views into the reader's data, in tables of their own. NO_MEMORY; malformed ones make `r` bad. */

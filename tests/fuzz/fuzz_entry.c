@@ -44,14 +44,16 @@ static void check(const void *data, size_t bytes)
 		check_text(e.inputs.expressions[i]);
 		check_text(e.lowered[i]);
 	}
-	for (size_t i = 0; i < e.n_deps; i++)
-		check_text(e.deps[i].path);
+	struct warm_reader list = warm_reader_of(e.deps.data, e.deps.bytes);
+	struct warm_kernel_dep dep;
+	while (warm_kernel_next_dep(&list, &dep))
+		check_text(dep.path);
 	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++)
 		check_text(e.outputs[k]);
 	must(warm_kernel_inputs_equal(&e.inputs, &e.inputs));
 	struct warm_hasher *hasher = warm_hasher_new();
 	if (hasher != NULL) {
-		struct warm_hash128 deps = warm_kernel_deps_digest(e.deps, e.n_deps, hasher);
+		struct warm_hash128 deps = warm_kernel_deps_digest(e.deps);
 		warm_kernel_entry_path(warm_kernel_fingerprint(&e.inputs, hasher), &deps, path);
 		warm_hasher_free(hasher);
 	}
@@ -60,7 +62,7 @@ static void check(const void *data, size_t bytes)
 	must(again.failed || warm_kernel_entry_parse(again.data, again.bytes, &twice, &err) == 0);
 	if (!again.failed) {
 		must(warm_kernel_inputs_equal(&e.inputs, &twice.inputs));
-		must(e.n_deps == twice.n_deps && e.log.bytes == twice.log.bytes);
+		must(e.deps.n == twice.deps.n && e.log.bytes == twice.log.bytes);
 		warm_kernel_entry_release(&twice);
 	}
 	warm_kernel_entry_release(&e);

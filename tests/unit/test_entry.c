@@ -11,6 +11,15 @@ static struct warm_kernel_text t(const char *s)
 
 static struct warm_kernel_text options[2], expressions[2], lowered[2];
 static struct warm_kernel_dep deps[3];
+static struct warm_buf encoded;
+
+static struct warm_kernel_deps encode(size_t n)
+{
+	warm_buf_release(&encoded);
+	for (size_t i = 0; i < n; i++)
+		warm_kernel_encode_dep(&encoded, &deps[i]);
+	return (struct warm_kernel_deps){ encoded.data, encoded.bytes, n };
+}
 
 static struct warm_kernel_entry sound(void)
 {
@@ -38,8 +47,7 @@ static struct warm_kernel_entry sound(void)
 			    .headers_bytes = 50,
 			    .n_headers = 2,
 			    .headers_digest = { 5, 6 } },
-		.deps = deps,
-		.n_deps = 3,
+		.deps = encode(3),
 		.lowered = lowered,
 		.outputs = { t("ptx"), { "cu\0bin", 6 }, t(""), t("") },
 		.log = t("warning: x\n"),
@@ -64,14 +72,19 @@ TEST(an_entry_is_read_back_as_it_was_written)
 	assert_true(x.fingerprint.low == e.fingerprint.low &&
 		    x.fingerprint.high == e.fingerprint.high);
 	assert_true(warm_kernel_inputs_equal(&x.inputs, &e.inputs));
-	assert_int_equal(x.n_deps, 3);
+	assert_int_equal(x.deps.n, 3);
+	struct warm_reader r = warm_reader_of(x.deps.data, x.deps.bytes);
+	struct warm_kernel_dep dep;
 	for (size_t i = 0; i < 3; i++) {
-		assert_int_equal(x.deps[i].kind, e.deps[i].kind);
-		assert_int_equal(x.deps[i].relative, e.deps[i].relative);
-		assert_int_equal(x.deps[i].size, e.deps[i].size);
-		assert_true(x.deps[i].digest.high == e.deps[i].digest.high);
-		assert_text(x.deps[i].path, e.deps[i].path);
+		assert_true(warm_kernel_next_dep(&r, &dep));
+		assert_int_equal(dep.kind, deps[i].kind);
+		assert_int_equal(dep.relative, deps[i].relative);
+		assert_int_equal(dep.size, deps[i].size);
+		assert_true(dep.digest.high == deps[i].digest.high);
+		assert_text(dep.path, deps[i].path);
 	}
+	assert_false(warm_kernel_next_dep(&r, &dep));
+	assert_false(r.bad);
 	for (size_t i = 0; i < 2; i++)
 		assert_text(x.lowered[i], e.lowered[i]);
 	for (size_t i = 0; i < WARM_KERNEL_OUTPUTS; i++)
@@ -89,7 +102,7 @@ TEST(an_entry_without_anything_is_read_back)
 	warm_kernel_entry_encode(&e, &b);
 	assert_int_equal(warm_kernel_entry_parse(b.data, b.bytes, &x, NULL), 0);
 	assert_int_equal(x.inputs.n_options, 0);
-	assert_int_equal(x.n_deps, 0);
+	assert_int_equal(x.deps.n, 0);
 	warm_kernel_entry_release(&x);
 	warm_buf_release(&b);
 }
@@ -194,7 +207,7 @@ TEST(each_part_of_a_dependency_changes_the_digest)
 
 	assert_non_null(h);
 	(void)sound();
-	struct warm_hash128 first = warm_kernel_deps_digest(deps, 3, h);
+	struct warm_hash128 first = warm_kernel_deps_digest(encode(3));
 	for (int i = 0; i < 6; i++) {
 		(void)sound();
 		if (i == 0)
@@ -207,7 +220,7 @@ TEST(each_part_of_a_dependency_changes_the_digest)
 			deps[0].size++;
 		else if (i == 4)
 			deps[0].digest.high++;
-		struct warm_hash128 other = warm_kernel_deps_digest(deps, i == 5 ? 2 : 3, h);
+		struct warm_hash128 other = warm_kernel_deps_digest(encode(i == 5 ? 2 : 3));
 		assert_false(other.low == first.low && other.high == first.high);
 	}
 	warm_hasher_free(h);
