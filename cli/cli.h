@@ -18,6 +18,7 @@ struct cli_options {
 	struct warm_target_options target;
 	bool json;
 	const char *mount, *fallback;
+	const char *log, *fingerprint; /* of explain */
 	uint64_t jobs;
 	int level;
 };
@@ -27,6 +28,7 @@ struct cli {
 	struct warm_target target;
 	struct warm_store *store; /* the far one */
 	struct warm_call call;
+	const char *second; /* operand, or NULL */
 	int64_t started_ms, last_progress_ms;
 	bool progress_shown;
 };
@@ -34,13 +36,14 @@ struct cli {
 struct cli_command {
 	const char *name;
 	const char *argument; /* name of its operand; NULL: it has none */
+	const char *second;   /* of another one, which may be left out; NULL: none */
 	const char *summary;
-	bool needs_key;
+	bool needs_key, needs_no_store;
 	int (*run)(struct cli *cli, const char *argument, struct warm_error *err);
 };
 
 extern const struct cli_command cli_ls, cli_show, cli_pull, cli_push, cli_verify, cli_import,
-	cli_export;
+	cli_export, cli_explain;
 
 /* For `progress` fields; `arg` is the struct cli. Safe for any thread. */
 void cli_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes);

@@ -27,11 +27,16 @@ static const struct warm_option options[] = {
 	  "For pull and export: take what the version lacks from another one." },
 	{ "jobs", "WARM_JOBS", WARM_OPTION_COUNT, &opt.jobs, "0", "N",
 	  "Frames to decode at once; 0: one more than there are CPUs." },
+	{ "log", NULL, WARM_OPTION_STRING, &opt.log, NULL, "FILE",
+	  "For explain: what WARM_COMPILER_LOG has recorded; its last miss is explained." },
+	{ "fingerprint", NULL, WARM_OPTION_STRING, &opt.fingerprint, NULL, "HEX",
+	  "For explain: the last miss of this program instead." },
 	WARM_PROFILE_ROW(opt.target),
 };
 
 static const struct cli_command *const commands[] = {
-	&cli_ls, &cli_show, &cli_pull, &cli_push, &cli_verify, &cli_import, &cli_export,
+	&cli_ls,     &cli_show,	  &cli_pull,   &cli_push,
+	&cli_verify, &cli_import, &cli_export, &cli_explain,
 };
 
 static const char details[] =
@@ -42,7 +47,11 @@ static const char details[] =
 	"  push DIR        publish a directory's artifacts\n"
 	"  verify          read every layer to its end and check it\n"
 	"  import ARCHIVE  publish what an archive of a cache holds (tar.gz, tar.zst, zip, ...)\n"
-	"  export ARCHIVE  write a key's cache as one archive, by its suffix";
+	"  export ARCHIVE  write a key's cache as one archive, by its suffix\n"
+	"  explain VOLUME --log FILE\n"
+	"                  why a kernel was compiled: a logged miss and the entries next to it\n"
+	"  explain ENTRY ENTRY\n"
+	"                  how two kernels of the cache differ";
 
 /* ---- shared by the subcommands ---- */
 
@@ -231,14 +240,17 @@ static const struct cli_command *find_command(const char *name)
 	return NULL;
 }
 
-static int run(const struct cli_command *command, const char *argument, struct warm_error *err)
+static int run(const struct cli_command *command, const char *argument, const char *second,
+	       struct warm_error *err)
 {
-	struct cli cli = { .options = &opt, .started_ms = warm_clock_ms() };
+	struct cli cli = { .options = &opt, .second = second, .started_ms = warm_clock_ms() };
 
 	cli.call.cancel = &interrupted;
 	if (strcmp(opt.fallback, "none") != 0 && strcmp(opt.fallback, "latest") != 0)
 		return warm_error_set(err, WARM_INVALID,
 				      "--fallback: '%.64s' is none of latest|none", opt.fallback);
+	if (command->needs_no_store)
+		return command->run(&cli, argument, err);
 	if (command->needs_key && opt.target.model[0] == '\0')
 		return warm_error_set(err, WARM_INVALID, "--model is missing");
 	if (opt.target.stores.n == 0)
@@ -290,13 +302,17 @@ int main(int argc, char **argv)
 			fprintf(stderr, "warmcache: a subcommand is missing\n%s\n", details);
 		return 2;
 	}
-	int wanted = command->argument != NULL ? 1 : 0;
-	if (argc - operand - 1 != wanted) {
-		fprintf(stderr, "usage: warmcache %s %s%s[OPTIONS]\n", command->name,
-			wanted ? command->argument : "", wanted ? " " : "");
+	int given = argc - operand - 1, wanted = command->argument != NULL ? 1 : 0;
+	if (given < wanted || given > wanted + (command->second != NULL ? 1 : 0)) {
+		fprintf(stderr, "usage: warmcache %s %s%s%s%s%s[OPTIONS]\n", command->name,
+			wanted ? command->argument : "", wanted ? " " : "",
+			command->second != NULL ? "[" : "",
+			command->second != NULL ? command->second : "",
+			command->second != NULL ? "] " : "");
 		return 2;
 	}
-	rc = run(command, wanted ? argv[operand + 1] : NULL, &err);
+	rc = run(command, given > 0 ? argv[operand + 1] : NULL,
+		 given > 1 ? argv[operand + 2] : NULL, &err);
 	if (rc != 0)
 		fprintf(stderr, "warmcache %s: %s\n", command->name, err.msg);
 	if (fflush(stdout) != 0) {
