@@ -2,6 +2,7 @@
 # warmcache: `make demo` shows it, `make test` tests it; both install what is missing first.
 # Knobs: SAN=address,undefined|thread  WERROR=1  V=1  B=build directory  PREFIX= DESTDIR=
 
+MAKEFLAGS += --no-builtin-rules
 VERSION := $(shell cat VERSION)
 CC ?= cc
 SAN ?=
@@ -54,10 +55,11 @@ $(B)/bin/warmcache-init $(B)/bin/warmcache-sidecar $(B)/bin/warmcache:
 	$(link)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(SYNC_LIBS)
 
-# The helper exports its fopen, so that libnvrtc's calls arrive there.
+# The helper exports its fopen, so that libnvrtc's calls arrive there. A compiler other than
+# Debian's may link programs for a fixed address.
 $(B)/bin/warmcache-nvrtc: $(HELPER)
 	$(link)
-	$(Q)$(CC) $(ALL_LDFLAGS) -Wl,--export-dynamic $^ -o $@ -ldl
+	$(Q)$(CC) $(ALL_LDFLAGS) -pie -Wl,--export-dynamic $^ -o $@ -ldl
 
 $(B)/lib/libwarmcache-compiler.so: $(COMPILER) compiler/exports.map
 	$(link)
@@ -137,6 +139,11 @@ $(B)/bench/%: $(B)/obj/bench/%.o $(SYNC) $(filter-out $(BASE) $(KERNEL),$(COMPIL
 fuzz:
 	$(Q)scripts/fuzz
 
+# A wheel and an archive for any Linux with glibc 2.28.
+.PHONY: dist
+dist: setup
+	$(Q)scripts/dist
+
 # ---- style ----
 
 SOURCES := $(shell find lib initcache sidecar compiler cli tests bench -name '*.[ch]' 2>/dev/null)
@@ -157,9 +164,10 @@ $(B)/man/%.1: $(B)/bin/%
 	@mkdir -p $(@D)
 	$(Q)$< --print-man > $@
 install: all $(MAN_PAGES)
-	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib/pkgconfig include/warmcache share/man/man1)
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib/pkgconfig lib/warmcache/nvrtc include/warmcache share/man/man1)
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 $(B)/lib/libwarmcache-compiler.a $(DESTDIR)$(PREFIX)/lib
+	install -m 755 $(B)/lib/nvrtc/* $(DESTDIR)$(PREFIX)/lib/warmcache/nvrtc
 	install -m 755 $(B)/lib/libwarmcache-compiler.so $(DESTDIR)$(PREFIX)/lib/libwarmcache-compiler.so.0
 	ln -sf libwarmcache-compiler.so.0 $(DESTDIR)$(PREFIX)/lib/libwarmcache-compiler.so
 	sed 's|@PREFIX@|$(PREFIX)|; s|@VERSION@|$(VERSION)|' compiler/warmcache-compiler.pc.in \

@@ -800,9 +800,10 @@ struct batch {
 	const struct warm_compile_program *programs;
 	struct warm_compile_result **results;
 	struct warm_compiler_error *errors;
-	void (*done)(void *arg, size_t index, const struct warm_compile_result *result);
+	int (*done)(void *arg, size_t index, const struct warm_compile_result *result);
 	void *arg;
 	pthread_mutex_t lock;
+	atomic_bool canceled;
 };
 
 static int compile_one(void *arg, size_t i, struct warm_error *err)
@@ -810,11 +811,16 @@ static int compile_one(void *arg, size_t i, struct warm_error *err)
 	struct batch *b = arg;
 
 	(void)err;
+	if (atomic_load(&b->canceled)) {
+		(void)fail(&b->errors[i], WARM_COMPILER_CANCELED, "not begun");
+		return 0;
+	}
 	if (warm_compiler_compile(b->compiler, &b->programs[i], &b->results[i], &b->errors[i]) != 0)
 		b->results[i] = NULL;
 	if (b->done != NULL) {
 		pthread_mutex_lock(&b->lock);
-		b->done(b->arg, i, b->results[i]);
+		if (b->done(b->arg, i, b->results[i]) != 0)
+			atomic_store(&b->canceled, true);
 		pthread_mutex_unlock(&b->lock);
 	}
 	return 0; /* one that fails doesn't stop the others */
@@ -823,10 +829,16 @@ static int compile_one(void *arg, size_t i, struct warm_error *err)
 int warm_compiler_compile_many(
 	struct warm_compiler *compiler, const struct warm_compile_program *programs, size_t n,
 	struct warm_compile_result **ret_results, struct warm_compiler_error *errors,
-	void (*done)(void *arg, size_t index, const struct warm_compile_result *result), void *arg)
+	int (*done)(void *arg, size_t index, const struct warm_compile_result *result), void *arg)
 {
 	struct batch b = {
-		compiler, programs, ret_results, errors, done, arg, PTHREAD_MUTEX_INITIALIZER
+		.compiler = compiler,
+		.programs = programs,
+		.results = ret_results,
+		.errors = errors,
+		.done = done,
+		.arg = arg,
+		.lock = PTHREAD_MUTEX_INITIALIZER,
 	};
 
 	if (compiler == NULL ||

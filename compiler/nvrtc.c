@@ -273,6 +273,8 @@ static void try_run_path(struct search *s, const struct dl_phdr_info *info, cons
 
 static int try_object(struct dl_phdr_info *info, size_t size, void *arg)
 {
+	/* Of 14 letters before the last slash; the second is Debian's. */
+	static const char *const packages[] = { "/site-packages/", "/dist-packages/" };
 	struct search *s = arg;
 	char site[WARM_PATH_BYTES], soname[24];
 	const char *slash = strrchr(info->dlpi_name, '/');
@@ -287,10 +289,12 @@ static int try_object(struct dl_phdr_info *info, size_t size, void *arg)
 			try_path(s, info->dlpi_name);
 	}
 	try_run_path(s, info, slash);
-	const char *packages = strstr(info->dlpi_name, "/site-packages/");
-	if (packages != NULL) {
-		snprintf(site, sizeof(site), "%.*s/site-packages",
-			 (int)(packages - info->dlpi_name), info->dlpi_name);
+	for (size_t i = 0; i < sizeof(packages) / sizeof(packages[0]); i++) {
+		const char *at = strstr(info->dlpi_name, packages[i]);
+		if (at == NULL)
+			continue;
+		snprintf(site, sizeof(site), "%.*s", (int)(at - info->dlpi_name + 14),
+			 info->dlpi_name);
 		try_wheels(s, site);
 	}
 	return s->done;

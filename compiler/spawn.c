@@ -43,8 +43,8 @@ static bool try_helper(const char *path, char *ret_path, size_t bytes)
 
 int warm_helper_find(const char *given, char *ret_path, size_t bytes, struct warm_error *err)
 {
-	/* The drop-in lies one deeper, in lib/nvrtc. */
-	static const char *const ways[] = { "", "../bin/", "../", "../../bin/" };
+	/* The drop-in lies deeper: in lib/nvrtc, installed in lib/warmcache/nvrtc. */
+	static const char *const ways[] = { "", "../bin/", "../", "../../bin/", "../../../bin/" };
 	char path[2 * WARM_PATH_BYTES], own[WARM_PATH_BYTES] = "", exe[WARM_PATH_BYTES] = "";
 	Dl_info info;
 

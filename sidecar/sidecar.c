@@ -23,6 +23,7 @@
 
 #include "lib/base/hash.h"
 #include "lib/base/log.h"
+#include "lib/kernel/counters.h"
 #include "lib/sync/ledger.h"
 #include "lib/sync/publish.h"
 #include "lib/sync/target.h"
@@ -93,6 +94,8 @@ struct sidecar {
 	struct warm_error error;
 	struct warm_publish_report report; /* the worker's while it works */
 	struct warm_publish_report last;   /* of the round that ended last */
+	/* the kernel cache's counters in the volume: the worker's, and as they were last */
+	uint64_t kernel[WARM_KERNEL_COUNTED], last_kernel[WARM_KERNEL_COUNTED];
 
 	/* schedule, monotonic ms; 0: none */
 	int64_t next_round_ms, next_status_ms, last_publish_ms, last_new_ms;
@@ -197,6 +200,15 @@ static void probe_notify(struct sidecar *s)
 
 /* ---- rounds ---- */
 
+/* What libwarmcache-compiler counted in the volume; nothing where it isn't used. */
+static void read_kernel_counters(struct sidecar *s)
+{
+	scope_close int fd = open(opt.volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0 || warm_kernel_counters_read(fd, s->kernel, NULL) != 0)
+		memset(s->kernel, 0, sizeof(s->kernel));
+}
+
 static void *work(void *arg)
 {
 	struct sidecar *s = arg;
@@ -230,6 +242,7 @@ static void *work(void *arg)
 		s->status = warm_publisher_run(s->publisher, s->mode, s->complete, watch_dir, s,
 					       &call, &s->report, &s->error);
 	}
+	read_kernel_counters(s);
 	uint64_t one = 1;
 	if (write(s->done_fd, &one, sizeof(one)) < 0)
 		warm_log(WARM_LOG_ERROR, "eventfd", "%s", strerror(errno));
@@ -266,11 +279,14 @@ static void log_status(struct sidecar *s, const char *state)
 	warm_log(WARM_LOG_INFO, "status",
 		 "state=%s key=%s published_layers=%zu published_groups=%zu published_files=%zu "
 		 "published_bytes=%llu failures=%zu volume_groups=%zu waiting=%zu torn=%zu "
-		 "withheld=%zu used=%zu inert=%zu complete=%s watches=%zu last_publish_s=%lld",
+		 "withheld=%zu used=%zu inert=%zu complete=%s watches=%zu last_publish_s=%lld "
+		 "kernel_hits=%llu kernel_misses=%llu",
 		 state, warm_key_text(&s->target.key, key), s->layers, s->groups, s->files,
 		 (unsigned long long)s->bytes, s->failures, s->last.volume_groups, s->last.waiting,
 		 s->last.torn, s->last.withheld, s->last.used, s->last.inert,
-		 s->last.complete ? "true" : "false", (size_t)atomic_load(&s->watches), ago);
+		 s->last.complete ? "true" : "false", (size_t)atomic_load(&s->watches), ago,
+		 (unsigned long long)s->last_kernel[WARM_KERNEL_COUNT_HITS],
+		 (unsigned long long)s->last_kernel[WARM_KERNEL_COUNT_MISSES]);
 	s->next_status_ms = now + STATUS_MS;
 }
 
@@ -300,6 +316,7 @@ static void end_round(struct sidecar *s)
 	pthread_join(s->worker, NULL);
 	s->working = false;
 	s->last = s->report;
+	memcpy(s->last_kernel, s->kernel, sizeof(s->last_kernel));
 	s->layers += r->layers;
 	s->groups += r->groups;
 	s->files += r->files;

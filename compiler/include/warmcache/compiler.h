@@ -57,7 +57,8 @@ enum warm_compiler_status {
 	WARM_COMPILER_COMPILE_ERROR = 3, /* the program does not compile; `log` is NVRTC's */
 	WARM_COMPILER_HELPER = 4,	 /* the helper is missing, died, or took too long */
 	WARM_COMPILER_NO_MEMORY = 5,
-	WARM_COMPILER_NVRTC = 6, /* NVRTC failed otherwise; `nvrtc_result` is its code */
+	WARM_COMPILER_NVRTC = 6,    /* NVRTC failed otherwise; `nvrtc_result` is its code */
+	WARM_COMPILER_CANCELED = 7, /* of many: not begun, because `done` said so */
 };
 
 struct warm_compiler_error {
@@ -110,8 +111,9 @@ struct warm_compiler_options {
 
 /* Open a compiler. NVRTC is looked for, not loaded. Strings are copied.
  *
- * Errors: INVALID; NO_NVRTC (the message lists where it was looked for); NO_MEMORY. A cache
- *         directory that can't be used is no error: every call compiles.
+ * Errors: INVALID; NO_NVRTC (the message lists where it was looked for; hits need it as well: its
+ *         build id is part of the key); NO_MEMORY. A cache directory that can't be used is no
+ *         error: every call compiles.
  * Owns:   the caller closes `*ret_compiler`.
  */
 WARM_COMPILER_API int warm_compiler_open(const struct warm_compiler_options *options,
@@ -166,12 +168,12 @@ WARM_COMPILER_API int warm_compiler_compile(struct warm_compiler *compiler,
 
 /* Many programs, as many at once as `max_parallel`. `ret_results[i]` is set or NULL, `errors[i]`
  * is set where it is NULL; both are arrays of `n`. `done` (may be NULL) is called after each
- * program, by one thread at a time. Returns 0 when all succeeded, else the first failure's
- * status. */
+ * program, by one thread at a time; when it returns other than 0 no further program is begun.
+ * Returns 0 when all succeeded, else the first failure's status. */
 WARM_COMPILER_API int warm_compiler_compile_many(
 	struct warm_compiler *compiler, const struct warm_compile_program *programs, size_t n,
 	struct warm_compile_result **ret_results, struct warm_compiler_error *errors,
-	void (*done)(void *arg, size_t index, const struct warm_compile_result *result), void *arg);
+	int (*done)(void *arg, size_t index, const struct warm_compile_result *result), void *arg);
 
 WARM_COMPILER_API void warm_compile_result_free(struct warm_compile_result *result);
 
