@@ -5,6 +5,7 @@
 MAKEFLAGS += --no-builtin-rules
 VERSION := $(shell cat VERSION)
 CC ?= cc
+CXX ?= c++
 SAN ?=
 comma := ,
 B ?= build$(if $(SAN),/san-$(firstword $(subst $(comma), ,$(SAN))))
@@ -37,7 +38,8 @@ LIBRARIES := $(addprefix $(B)/lib/,libwarmcache-compiler.a libwarmcache-compiler
 	nvrtc/libnvrtc.so.12 nvrtc/libnvrtc.so.13)
 UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
 FUZZ := $(patsubst tests/fuzz/%.c,$(B)/tests/%,$(wildcard tests/fuzz/fuzz_*.c))
-EXAMPLES := $(patsubst compiler/examples/%.c,$(B)/examples/%,$(wildcard compiler/examples/*.c))
+EXAMPLES := $(patsubst compiler/examples/%,$(B)/examples/%,$(basename \
+	$(wildcard compiler/examples/*.c compiler/examples/*.cpp)))
 BENCH := $(patsubst bench/%.c,$(B)/bench/%,$(wildcard bench/*.c))
 
 .PHONY: all
@@ -94,6 +96,11 @@ $(B)/examples/%: compiler/examples/%.c $(B)/lib/libwarmcache-compiler.so $(B)/bi
 	$(Q)$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $< -o $@ -L$(B)/lib -lwarmcache-compiler \
 		'-Wl,-rpath,$$ORIGIN/../lib'
 
+$(B)/examples/%: compiler/examples/%.cpp $(B)/lib/libwarmcache-compiler.so $(B)/bin/warmcache-nvrtc
+	$(link)
+	$(Q)$(CXX) -std=c++17 -Icompiler/include -Wall -Wextra $(CFLAGS) $< -o $@ -L$(B)/lib \
+		-lwarmcache-compiler '-Wl,-rpath,$$ORIGIN/../lib' $(if $(SAN),-fsanitize=$(SAN))
+
 # ---- tests ----
 
 TEST_OBJECTS := $(call objects,tests/support)
@@ -146,7 +153,7 @@ dist: setup
 
 # ---- style ----
 
-SOURCES := $(shell find lib initcache sidecar compiler cli tests bench -name '*.[ch]' 2>/dev/null)
+SOURCES := $(shell find lib initcache sidecar compiler cli tests bench -name '*.[ch]' -o -name '*.cpp' 2>/dev/null)
 .PHONY: lint format
 lint:
 	$(Q)scripts/check-layers
