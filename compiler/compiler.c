@@ -191,11 +191,16 @@ static void open_cache(struct warm_compiler *c, const char *dir)
 		c->counters.shared = NULL; /* the process's own are enough */
 }
 
+/* "2G"; what makes no sense is no limit. */
 static uint64_t max_bytes_of_environment(void)
 {
 	const char *text = getenv("WARM_COMPILER_MAX_BYTES");
+	uint64_t bytes = 0;
+	const struct warm_option row = { .name = "max-bytes",
+					 .kind = WARM_OPTION_BYTES,
+					 .value = &bytes };
 
-	return text != NULL ? strtoull(text, NULL, 10) : 0;
+	return text != NULL && warm_option_set(&row, text, NULL) == 0 ? bytes : 0;
 }
 
 static int check_options(const struct warm_compiler_options *options,

@@ -99,8 +99,8 @@ struct warm_compiler_options {
 	int fallback; /* not 0: where the helper is missing, dies or takes too long, compile in
 		       * this process; such a result isn't stored */
 	uint64_t max_bytes; /* of all entries; above it those go that were not read for the
-			     * longest time. 0: WARM_COMPILER_MAX_BYTES of the environment (a
-			     * number of bytes); neither: no limit. Not beside a sidecar, which
+			     * longest time. 0: WARM_COMPILER_MAX_BYTES of the environment
+			     * ("2G", "512M"); neither: no limit. Not beside a sidecar, which
 			     * publishes what it finds */
 };
 
