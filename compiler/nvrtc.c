@@ -203,7 +203,7 @@ static void try_dir(struct search *s, const char *dir)
 	for (int major = LAST_MAJOR; major >= FIRST_MAJOR; major--) {
 		if (s->major != 0 && s->major != major)
 			continue;
-		snprintf(path, sizeof(path), "%s/libnvrtc.so.%d", dir, major);
+		snprintf(path, sizeof(path), "%.4090s/libnvrtc.so.%d", dir, major);
 		try_path(s, path);
 	}
 }

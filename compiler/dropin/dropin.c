@@ -22,6 +22,10 @@
 #include "compiler/nvrtc.h"
 #include "warmcache/compiler.h"
 
+#ifndef DROPIN_MAJOR
+#define DROPIN_MAJOR 13 /* the Makefile builds one of each */
+#endif
+
 #define EXPORTED __attribute__((visibility("default")))
 
 enum {
