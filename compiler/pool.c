@@ -11,9 +11,11 @@
 #include "compiler/spawn.h"
 #include "compiler/wire.h"
 #include "lib/base/clock.h"
+#include "lib/base/parallel.h"
 
-/* Each that waits holds 100 to 270 MB. */
-enum { MAX_WAITING = 4, MAX_ENDING = 16 };
+/* Each holds 100 to 270 MB, and some compiles take more. A second one is started only where there
+ * is room for it: they count into the host's control group. */
+enum { MAX_WAITING = 4, MAX_ENDING = 16, ROOM_BYTES = 512 << 20 };
 
 struct helper {
 	pid_t pid;
@@ -157,7 +159,7 @@ static struct helper acquire(struct warm_pool *p, const char *environment, bool 
 		/* One of another environment makes room. */
 		if (p->live >= p->max && p->n_waiting > 0)
 			let_end(p, &p->waiting[--p->n_waiting]);
-		if (p->live < p->max) {
+		if (p->live == 0 || (p->live < p->max && warm_memory_left() > ROOM_BYTES)) {
 			p->live++;
 			break;
 		}

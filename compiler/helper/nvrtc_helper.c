@@ -386,7 +386,10 @@ static int answer(const struct warm_wire_request *q)
 	if (rc != 0)
 		warm_native_refuse(&c.r, WARM_WIRE_FAILED, 0, "the helper is out of memory");
 	warm_wire_put_response(&out, &c.r.response);
-	rc = warm_wire_send(STDIN_FILENO, &out, 0, NULL);
+	/* While it waits it is in nobody's way: not in a directory that may be unmounted. */
+	rc = chdir("/") == 0 ? 0 : WARM_IO;
+	if (warm_wire_send(STDIN_FILENO, &out, 0, NULL) != 0)
+		rc = WARM_IO;
 	warm_buf_release(&c.deps);
 	warm_native_release(&c.r);
 	return rc;

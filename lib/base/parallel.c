@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "lib/base/file.h"
 
@@ -91,4 +92,48 @@ unsigned warm_cpus(void)
 	if (n < 1)
 		n = 1;
 	return limit > 0 && limit < (unsigned)n ? limit : (unsigned)n;
+}
+
+/* The number behind `key` in `path`; in a file of one number `key` is "". */
+static bool read_number(const char *path, const char *key, uint64_t *ret_number)
+{
+	scope_free char *text = NULL;
+	unsigned long long number;
+	size_t bytes = 0;
+
+	if (warm_file_load(AT_FDCWD, path, 64 << 10, &text, &bytes, NULL) != 0)
+		return false;
+	const char *at = strstr(text, key);
+	if (at == NULL || sscanf(at + strlen(key), "%llu", &number) != 1)
+		return false;
+	*ret_number = number;
+	return true;
+}
+
+uint64_t warm_memory_left(void)
+{
+	static const struct {
+		const char *limit, *used, *stat, *idle;
+	} groups[] = {
+		{ "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current",
+		  "/sys/fs/cgroup/memory.stat", "\ninactive_file " },
+		{ "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+		  "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+		  "/sys/fs/cgroup/memory/memory.stat", "\ntotal_inactive_file " },
+	};
+	uint64_t left = UINT64_MAX, limit, used, idle, free_kib;
+
+	if (read_number("/proc/meminfo", "MemAvailable:", &free_kib))
+		left = free_kib << 10;
+	for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
+		/* "max": no limit */
+		if (!read_number(groups[i].limit, "", &limit) ||
+		    !read_number(groups[i].used, "", &used))
+			continue;
+		if (read_number(groups[i].stat, groups[i].idle, &idle))
+			used -= idle < used ? idle : used;
+		uint64_t here = limit > used ? limit - used : 0;
+		left = here < left ? here : left;
+	}
+	return left;
 }

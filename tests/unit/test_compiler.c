@@ -7,10 +7,17 @@
 #include <glob.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <time.h>
 
 #include "warmcache/compiler.h"
+
+#ifdef __SANITIZE_THREAD__
+enum { UNDER_TSAN = 1 };
+#else
+enum { UNDER_TSAN = 0 };
+#endif
 
 static const char plain[] = "extern \"C\" __global__ void k(float *a) { a[threadIdx.x] += 1; }\n";
 static const char *const arch[] = { "-arch=sm_90" };
@@ -688,6 +695,360 @@ TEST(opening_refuses_what_makes_no_sense)
 	assert_string_not_equal(warm_compiler_version(), "");
 }
 
+/* ---- where the helper can't ---- */
+
+/* In a child, whose exit status then tells the line. */
+#define CHECK(condition)                           \
+	do {                                       \
+		if (!(condition))                  \
+			_exit(1 + __LINE__ % 250); \
+	} while (0)
+
+/* In a child, so that NVRTC with its handlers and threads stays out of the test. */
+static void compile_without_helper(const char *cache, const char *helper, const char *word)
+{
+	struct warm_compiler_options o = WARM_COMPILER_OPTIONS_INIT;
+	struct warm_compile_program good = program_of(plain),
+				    bad = program_of(
+					    "__global__ void k() { undeclared_thing = 1; }\n");
+	struct warm_compile_result *r = NULL;
+	struct warm_compiler_error e = WARM_COMPILER_ERROR_INIT;
+	struct warm_compiler_counters n;
+	struct warm_compiler *c = NULL;
+	size_t bytes = 0;
+
+	alarm(120);
+	o.cache_dir = cache;
+	o.helper = helper;
+	o.timeout_ms = 200;
+	o.fallback = 1;
+	CHECK(warm_compiler_open(&o, &c, &e) == 0);
+	for (int i = 0; i < 2; i++) {
+		CHECK(warm_compiler_compile(c, &good, &r, &e) == 0);
+		CHECK(warm_compile_result_source(r) == WARM_COMPILE_UNCACHEABLE);
+		CHECK(strstr(warm_compile_result_reason(r), "compiled in this process") != NULL);
+		CHECK(strstr(warm_compile_result_reason(r), word) != NULL);
+		CHECK(warm_compile_result_output(r, WARM_OUTPUT_CUBIN, &bytes) != NULL);
+		CHECK(bytes > 500);
+		warm_compile_result_free(r);
+	}
+	CHECK(warm_compiler_compile(c, &bad, &r, &e) == WARM_COMPILER_COMPILE_ERROR);
+	CHECK(e.log != NULL && strstr(e.log, "undeclared_thing") != NULL);
+	warm_compiler_error_release(&e);
+	warm_compiler_get_counters(c, &n, sizeof(n));
+	CHECK(n.misses == 2 && n.hits == 0 && n.failed == 1);
+	CHECK(n.uncacheable == 2 && n.uncacheable_host == 2 && n.unstored == 0);
+	warm_compiler_close(c);
+	_exit(0);
+}
+
+static void assert_falls_back(const char *script, const char *word)
+{
+	scope_scratch struct scratch s = scratch_open();
+	const char *cache = scratch_path(&s, "cache"), *helper = scratch_path(&s, "helper");
+	glob_t g;
+	int status = -1;
+
+	put_dir(s.fd, "cache");
+	if (script != NULL)
+		put_file(s.fd, "helper", script, strlen(script), 0755, 0);
+	pid_t child = fork();
+	if (child == 0)
+		compile_without_helper(cache, helper, word);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	if (status != 0)
+		fail_msg("the child ended with status %d", status);
+	assert_int_equal(glob(scratch_path(&s, "cache/nvrtc/v1/[0-9a-f]*/*"), 0, NULL, &g),
+			 GLOB_NOMATCH);
+}
+
+TEST(where_a_helper_is_missing_dies_or_hangs_the_host_may_compile)
+{
+	NEEDS_NVRTC();
+	if (UNDER_TSAN)
+		skip(); /* it doesn't know NVRTC's own locks */
+	assert_falls_back(NULL, "helper");
+	assert_falls_back("#!/bin/sh\nexit 3\n", "exited with 3");
+	assert_falls_back("#!/bin/sh\nexec sleep 100\n", "took over 200 ms");
+}
+
+TEST(without_fallback_the_host_never_compiles)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	struct warm_compile_program p = program_of(plain);
+	struct warm_compile_result *r = NULL;
+
+	snprintf(b.helper, sizeof(b.helper), "/bin/false");
+	reopen(&b, WARM_MODE_TRACED);
+	assert_int_equal(warm_compiler_compile(b.c, &p, &r, &b.err), WARM_COMPILER_HELPER);
+	assert_int_not_equal(shell("grep -q libnvrtc /proc/%d/maps", (int)getpid()), 0);
+	close_bench(&b);
+}
+
+/* ---- caches that are no good ---- */
+
+TEST(another_user_reads_what_is_there_and_stores_nothing_where_it_may_not)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	struct warm_compile_program stored = program_of(plain), other = stored;
+
+	if (geteuid() != 0) {
+		print_message("# note: not root; nothing is tried as another user\n");
+		close_bench(&b);
+		return;
+	}
+	other.name = "other.cu";
+	expect(&b, &stored, WARM_COMPILE_MISS);
+	assert_int_equal(shell("chmod 755 %s && chmod -R go-w %s", b.s.path, b.cache), 0);
+	pid_t child = fork();
+	if (child == 0) {
+		struct warm_compiler_options o = WARM_COMPILER_OPTIONS_INIT;
+		struct warm_compile_result *r = NULL;
+		struct warm_compiler_counters n;
+		struct warm_compiler *c = NULL;
+		alarm(120);
+		CHECK(setuid(65534) == 0);
+		if (access(getenv("WARM_NVRTC_LIBRARY"), R_OK) != 0 ||
+		    access(getenv("WARM_NVRTC_HELPER"), X_OK) != 0)
+			_exit(0); /* where that user may not go */
+		o.cache_dir = b.cache;
+		CHECK(warm_compiler_open(&o, &c, NULL) == 0);
+		CHECK(warm_compiler_compile(c, &stored, &r, NULL) == 0);
+		CHECK(warm_compile_result_source(r) == WARM_COMPILE_HIT);
+		warm_compile_result_free(r);
+		CHECK(warm_compiler_compile(c, &other, &r, NULL) == 0);
+		CHECK(warm_compile_result_source(r) == WARM_COMPILE_UNSTORED);
+		CHECK(strstr(warm_compile_result_reason(r), "ermission denied") != NULL);
+		warm_compile_result_free(r);
+		warm_compiler_get_counters(c, &n, sizeof(n));
+		CHECK(n.hits == 1 && n.misses == 1 && n.unstored == 1 && n.bytes_written == 0);
+		warm_compiler_close(c);
+		_exit(0);
+	}
+	int status = -1;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	if (status != 0)
+		fail_msg("the child ended with status %d", status);
+	close_bench(&b);
+}
+
+TEST(on_a_full_disk_a_compile_gives_its_result_and_says_why_it_was_not_stored)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	struct warm_compile_program p = program_of(plain);
+	glob_t g;
+
+	if (geteuid() != 0 || mount("none", b.cache, "tmpfs", 0, "size=1m") != 0) {
+		print_message("# note: no file system may be mounted; a full disk isn't tried\n");
+		close_bench(&b);
+		return;
+	}
+	reopen(&b, WARM_MODE_TRACED); /* its counters are there */
+	int full = shell("head -c 2000000 /dev/zero >%s/ballast 2>/dev/null", b.cache);
+	struct warm_compile_result *r = NULL;
+	int rc = warm_compiler_compile(b.c, &p, &r, &b.err);
+	enum warm_compile_source source = warm_compile_result_source(r);
+	bool told = strstr(warm_compile_result_reason(r), "No space left") != NULL;
+	bool whole = warm_compile_result_output(r, WARM_OUTPUT_CUBIN, NULL) != NULL;
+	warm_compile_result_free(r);
+	char pattern[400];
+	snprintf(pattern, sizeof(pattern), "%s/nvrtc/v1/[0-9a-f]*/*", b.cache);
+	int left = glob(pattern, 0, NULL, &g);
+	(void)shell("rm %s/ballast", b.cache);
+	int again = rc == 0 ? warm_compiler_compile(b.c, &p, &r, &b.err) : -1;
+	enum warm_compile_source second = warm_compile_result_source(r);
+	warm_compile_result_free(r);
+	warm_compiler_close(b.c);
+	b.c = NULL;
+	assert_int_equal(umount(b.cache), 0);
+	assert_int_not_equal(full, 0);
+	assert_int_equal(rc, 0);
+	assert_int_equal(source, WARM_COMPILE_UNSTORED);
+	assert_true(told && whole);
+	assert_int_equal(left, GLOB_NOMATCH); /* nothing half written */
+	assert_int_equal(again, 0);
+	assert_int_equal(second, WARM_COMPILE_MISS);
+	close_bench(&b);
+}
+
+TEST(an_entry_of_another_version_is_a_miss_and_is_replaced)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	struct warm_compile_program p = program_of(plain);
+	struct warm_compiler_counters n;
+
+	expect(&b, &p, WARM_COMPILE_MISS);
+	char *path = entry_path(&b);
+	flip_byte(path, 7); /* the last of "warmkrn1" */
+	expect(&b, &p, WARM_COMPILE_MISS);
+	expect(&b, &p, WARM_COMPILE_HIT);
+	warm_compiler_get_counters(b.c, &n, sizeof(n));
+	assert_true(n.bad_entries >= 1);
+	free(path);
+	close_bench(&b);
+}
+
+TEST(a_size_limit_is_kept_by_option_and_by_environment)
+{
+	NEEDS_NVRTC();
+	static const struct {
+		uint64_t option;
+		const char *variable;
+		bool kept;
+	} rows[] = {
+		{ 16000, NULL, true },
+		{ 0, "16K", true },
+		{ 0, "lots", false },
+		{ 1 << 30, "16K", false },
+	};
+
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		struct bench b = open_bench();
+		struct warm_compiler_options o = WARM_COMPILER_OPTIONS_INIT;
+		struct warm_compiler_counters n;
+		char name[20];
+		warm_compiler_close(b.c);
+		o.cache_dir = b.cache;
+		o.max_bytes = rows[i].option;
+		if (rows[i].variable != NULL)
+			setenv("WARM_COMPILER_MAX_BYTES", rows[i].variable, 1);
+		int rc = warm_compiler_open(&o, &b.c, NULL);
+		unsetenv("WARM_COMPILER_MAX_BYTES");
+		assert_int_equal(rc, 0);
+		struct warm_compile_program p = program_of(plain);
+		p.name = name;
+		for (int k = 0; k < 5; k++) { /* of some 5 KB each */
+			snprintf(name, sizeof(name), "k%d.cu", k);
+			expect(&b, &p, WARM_COMPILE_MISS);
+			expect(&b, &p, WARM_COMPILE_HIT);
+		}
+		warm_compiler_get_counters(b.c, &n, sizeof(n));
+		assert_int_equal(n.evicted > 0, rows[i].kept);
+		assert_int_equal(shell("test $(cat %s/nvrtc/v1/*/* | wc -c) -le 17000", b.cache) ==
+					 0,
+				 rows[i].kept);
+		close_bench(&b);
+	}
+}
+
+/* ---- the rest ---- */
+
+TEST(a_log_of_a_megabyte_comes_whole_from_nvrtc_and_from_the_cache)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	enum { LINES = 20000 };
+	static const char line[] = "#warning x\n", end[] = "__global__ void k() {}\n";
+	char *source = malloc(LINES * strlen(line) + sizeof(end));
+
+	assert_non_null(source);
+	for (int i = 0; i < LINES; i++)
+		memcpy(source + (size_t)i * strlen(line), line, strlen(line));
+	memcpy(source + LINES * strlen(line), end, sizeof(end));
+	struct warm_compile_program p = program_of(source);
+	struct warm_compile_result *miss = compile_as(&b, &p, WARM_COMPILE_MISS);
+	const char *log = warm_compile_result_log(miss);
+	assert_true(strlen(log) > 1000000);
+	assert_non_null(strstr(log, "(20000)"));
+	struct warm_compile_result *hit = compile_as(&b, &p, WARM_COMPILE_HIT);
+	assert_same(miss, hit);
+	warm_compile_result_free(miss);
+	warm_compile_result_free(hit);
+	free(source);
+	close_bench(&b);
+}
+
+TEST(a_shorter_struct_of_counters_is_filled_and_a_longer_one_zeroed)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	struct warm_compile_program p = program_of(plain);
+	uint64_t some[3] = { 7, 7, 7 };
+	struct {
+		struct warm_compiler_counters known;
+		uint64_t more;
+	} longer;
+
+	expect(&b, &p, WARM_COMPILE_MISS);
+	expect(&b, &p, WARM_COMPILE_HIT);
+	warm_compiler_get_counters(b.c, (struct warm_compiler_counters *)(void *)some,
+				   2 * sizeof(some[0]));
+	assert_int_equal(some[0], 1);
+	assert_int_equal(some[1], 1);
+	assert_int_equal(some[2], 7);
+	memset(&longer, 7, sizeof(longer));
+	warm_compiler_get_counters(b.c, &longer.known, sizeof(longer));
+	assert_int_equal(longer.known.hits, 1);
+	assert_int_equal(longer.more, 0);
+	assert_true(longer.known.hit_us > 0 && longer.known.compile_us > 1000);
+	close_bench(&b);
+}
+
+static int stop_at_once(void *arg, size_t index, const struct warm_compile_result *result)
+{
+	(void)index;
+	++*(int *)arg;
+	return result != NULL;
+}
+
+TEST(a_batch_that_is_told_to_stop_begins_no_further_program)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	struct warm_compiler_options o = WARM_COMPILER_OPTIONS_INIT;
+	char source[6][120];
+	struct warm_compile_program p[6];
+	struct warm_compile_result *r[6];
+	struct warm_compiler_error errors[6];
+	int called = 0, done = 0, canceled = 0;
+
+	warm_compiler_close(b.c);
+	o.cache_dir = b.cache;
+	o.max_parallel = 2;
+	assert_int_equal(warm_compiler_open(&o, &b.c, NULL), 0);
+	for (int i = 0; i < 6; i++) {
+		snprintf(source[i], sizeof(source[i]), "__global__ void k%d(float *a) {}\n", i);
+		p[i] = program_of(source[i]);
+	}
+	assert_int_equal(warm_compiler_compile_many(b.c, p, 6, r, errors, stop_at_once, &called),
+			 WARM_COMPILER_CANCELED);
+	for (int i = 0; i < 6; i++) {
+		done += r[i] != NULL;
+		canceled += errors[i].status == WARM_COMPILER_CANCELED;
+		assert_true((r[i] != NULL) == (errors[i].status == 0));
+		warm_compile_result_free(r[i]);
+		warm_compiler_error_release(&errors[i]);
+	}
+	assert_true(done >= 1 && done <= 3);
+	assert_int_equal(done + canceled, 6);
+	assert_int_equal(called, done);
+	close_bench(&b);
+}
+
+TEST(a_batch_of_nothing_succeeds_and_one_of_null_is_refused)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	struct warm_compile_program p = program_of(plain);
+	struct warm_compile_result *r = NULL;
+	struct warm_compiler_error e = WARM_COMPILER_ERROR_INIT;
+
+	assert_int_equal(warm_compiler_compile_many(b.c, NULL, 0, NULL, NULL, NULL, NULL), 0);
+	assert_int_equal(warm_compiler_compile_many(NULL, &p, 1, &r, &e, NULL, NULL),
+			 WARM_COMPILER_INVALID);
+	assert_int_equal(warm_compiler_compile_many(b.c, NULL, 1, &r, &e, NULL, NULL),
+			 WARM_COMPILER_INVALID);
+	assert_int_equal(warm_compiler_compile_many(b.c, &p, 1, NULL, &e, NULL, NULL),
+			 WARM_COMPILER_INVALID);
+	assert_int_equal(warm_compiler_compile_many(b.c, &p, 1, &r, NULL, NULL, NULL),
+			 WARM_COMPILER_INVALID);
+	close_bench(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -714,6 +1075,18 @@ int main(void)
 		cmocka_unit_test(many_programs_are_compiled_and_one_that_fails_stops_no_other),
 		cmocka_unit_test(senseless_arguments_are_refused_by_name),
 		cmocka_unit_test(opening_refuses_what_makes_no_sense),
+		cmocka_unit_test(where_a_helper_is_missing_dies_or_hangs_the_host_may_compile),
+		cmocka_unit_test(without_fallback_the_host_never_compiles),
+		cmocka_unit_test(
+			another_user_reads_what_is_there_and_stores_nothing_where_it_may_not),
+		cmocka_unit_test(
+			on_a_full_disk_a_compile_gives_its_result_and_says_why_it_was_not_stored),
+		cmocka_unit_test(an_entry_of_another_version_is_a_miss_and_is_replaced),
+		cmocka_unit_test(a_size_limit_is_kept_by_option_and_by_environment),
+		cmocka_unit_test(a_log_of_a_megabyte_comes_whole_from_nvrtc_and_from_the_cache),
+		cmocka_unit_test(a_shorter_struct_of_counters_is_filled_and_a_longer_one_zeroed),
+		cmocka_unit_test(a_batch_that_is_told_to_stop_begins_no_further_program),
+		cmocka_unit_test(a_batch_of_nothing_succeeds_and_one_of_null_is_refused),
 	};
 
 	if (lacking())
