@@ -31,12 +31,13 @@ def entry(deps=0, options=2, expressions=1):
     out = b"warmkrn1" + b"F" * 16
     out += nul_text(b"nvrtc 12.4 abc") + nul_text(b"A=1\nB=2\n") + nul_text(b"k.cu")
     out += uv(options) + b"".join(nul_text(b"--std=c++%d" % (17 + i)) for i in range(options))
-    out += uv(expressions) + b"".join(nul_text(b"f<%d>" % i) + nul_text(b"_Z1f") for i in range(expressions))
+    out += uv(expressions) + b"".join(nul_text(b"f<%d>" % i) for i in range(expressions))
     out += uv(100) + b"S" * 16 + uv(0) + uv(0) + b"H" * 16
-    out += uv(deps)
-    for i in range(deps):
-        out += bytes([i % 4, i & 1]) + nul_text(b"/usr/include/h%d" % i) + uv(10) + b"D" * 16
-    out += b"".join(nul_text(b) for b in (b"ptx", support.elf(b"cubin"), b"", b""))
+    out += b"".join(nul_text(b"_Z1f") for _ in range(expressions))
+    listed = b"".join(bytes([i % 4, i & 1]) + nul_text(b"/usr/include/h%d" % i) + uv(10) + b"D" * 16
+                      for i in range(deps))
+    out += uv(deps) + uv(len(listed)) + listed
+    out += b"".join(nul_text(b) for b in (b"ptx", support.elf(b"cubin"), b"", b"", b""))
     return out + nul_text(b"a warning") + b"0" * 16
 
 
