@@ -107,6 +107,7 @@ TEST_OBJECTS := $(call objects,tests/support)
 $(B)/tests/test_%: $(B)/obj/tests/unit/test_%.o $(TEST_OBJECTS) $(SYNC) $(filter-out $(BASE) $(KERNEL),$(COMPILER))
 	$(link)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ -lcmocka $(SYNC_LIBS) -ldl
+$(B)/tests/test_dropin: $(B)/obj/dropin/13.o
 $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(if $(FUZZER),,$(B)/obj/tests/fuzz/replay.o) $(SYNC)
 	$(link)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(if $(FUZZER),-fsanitize=fuzzer) $(SYNC_LIBS)
