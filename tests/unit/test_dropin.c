@@ -26,7 +26,7 @@ const char *nvrtcGetErrorString(int code);
 #endif
 
 /* NVRTC keeps a few bytes of each compile. */
-const char *__lsan_default_suppressions(void);
+__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
 const char *__lsan_default_suppressions(void)
 {
 	return "leak:libnvrtc.so";
