@@ -1,8 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "compiler/cacheable.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
+
+struct warm_kernel_text warm_text_trim(struct warm_kernel_text t)
+{
+	while (t.bytes > 0 && isspace((unsigned char)t.data[0])) {
+		t.data++;
+		t.bytes--;
+	}
+	while (t.bytes > 0 && isspace((unsigned char)t.data[t.bytes - 1]))
+		t.bytes--;
+	return t;
+}
 
 bool warm_text_starts_with(struct warm_kernel_text t, const char *prefix)
 {
@@ -41,6 +53,10 @@ static const char *const untraceable[] = { "--time",
 
 bool warm_option_is_untraceable(struct warm_kernel_text option)
 {
+	/* ptxas reads options of its own from a file. */
+	if (warm_text_contains(option, "options-file") || warm_text_contains(option, "-optf"))
+		return true;
+	option = warm_text_trim(option);
 	for (size_t i = 0; i < sizeof(untraceable) / sizeof(untraceable[0]); i++)
 		if (warm_text_starts_with(option, untraceable[i]))
 			return true;

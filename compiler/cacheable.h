@@ -11,6 +11,9 @@
 
 enum { WARM_WHY_BYTES = 200 };
 
+/* NVRTC's name of a program without one. */
+#define WARM_DEFAULT_PROGRAM "default_program"
+
 /* CACHEABLE, or the reason, with its text in `ret_why`. `environment` is "NAME=VALUE\n" lines.
  * Files on disk are not looked at: the helper does. */
 enum warm_kernel_reason warm_request_reason(const struct warm_wire_request *request,
@@ -21,6 +24,8 @@ bool warm_option_is_untraceable(struct warm_kernel_text option);
 /* __TIME__, __DATE__ or __TIMESTAMP__. */
 bool warm_text_tells_time(struct warm_kernel_text text);
 
+/* Without white space at both ends, as NVRTC takes an option. */
+struct warm_kernel_text warm_text_trim(struct warm_kernel_text text);
 bool warm_text_starts_with(struct warm_kernel_text text, const char *prefix);
 bool warm_text_contains(struct warm_kernel_text text, const char *word);
 

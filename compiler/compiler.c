@@ -350,6 +350,8 @@ static int take_inputs(const struct warm_compiler *c, const struct warm_compile_
 		return -1;
 	const char *name = program->name != NULL ? program->name : "";
 	const char *slash = strrchr(name, '/');
+	if (name[0] == '\0')
+		name = WARM_DEFAULT_PROGRAM;
 	p->in = (struct warm_kernel_inputs){
 		.compiler = warm_text_of(c->nvrtc.identity),
 		.environment = { p->environment.data != NULL ? (char *)p->environment.data : "",

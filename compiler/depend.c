@@ -178,8 +178,44 @@ static bool is_as_known(const char *path, const struct known *k)
 	       k->ctime_ns == warm_timespec_ns(st.st_ctim);
 }
 
+/* ---- which paths are one file ---- */
+
+/* NVRTC passes over a guarded file that it has read by another path. So it counts which paths are
+ * the same file: a table of those of the list, by device and inode. */
+struct files {
+	struct {
+		uint64_t dev, ino;
+		uint32_t number; /* 0: free */
+	} * slots;
+	size_t capacity; /* a power of two, more than twice the files */
+	uint32_t n;
+};
+
+/* The number of the first file of the list that is this one; 0: this is it, or no memory. */
+static uint32_t number_of(struct files *f, const struct known *k, size_t max_files,
+			  bool *ret_failed)
+{
+	if (f->slots == NULL) {
+		for (f->capacity = 16; f->capacity < 2 * max_files + 2;)
+			f->capacity *= 2;
+		f->slots = calloc(f->capacity, sizeof(*f->slots));
+		*ret_failed = f->slots == NULL;
+		if (f->slots == NULL)
+			return 0;
+	}
+	f->n++;
+	size_t at = (size_t)(k->ino * 0x9e3779b97f4a7c15u ^ k->dev) & (f->capacity - 1);
+	for (; f->slots[at].number != 0; at = (at + 1) & (f->capacity - 1))
+		if (f->slots[at].dev == k->dev && f->slots[at].ino == k->ino)
+			return f->slots[at].number;
+	f->slots[at].dev = k->dev;
+	f->slots[at].ino = k->ino;
+	f->slots[at].number = f->n;
+	return 0;
+}
+
 static bool holds_file(struct warm_depend *d, const struct warm_kernel_dep *dep, const char *path,
-		       struct contents *contents)
+		       struct contents *contents, struct known *ret_known)
 {
 	struct known k = { 0 };
 
@@ -192,6 +228,7 @@ static bool holds_file(struct warm_depend *d, const struct warm_kernel_dep *dep,
 		if (k.sealed || warm_clock_wall_ms() - newest / 1000000 > STEP_MS)
 			remember(d, path, &k);
 	}
+	*ret_known = k;
 	return k.size == dep->size && k.digest.low == dep->digest.low &&
 	       k.digest.high == dep->digest.high;
 }
@@ -220,16 +257,56 @@ static void see(struct warm_depend *d, const struct seen *seen)
 
 /* ---- dependencies ---- */
 
-static bool holds(struct warm_depend *d, const struct warm_kernel_dep *dep, const char *path,
-		  const struct warm_place *place, struct contents *contents)
+/* The entry at this place: the same entry elsewhere may depend on other files. Never 0. */
+static uint64_t look_of(struct warm_hash128 id, const struct warm_place *place)
 {
+	return (warm_hash64(place->base, strlen(place->base)) ^
+		warm_hash64(place->cwd, strlen(place->cwd)) * 31 ^
+		warm_hash64(place->dir.data, place->dir.bytes) * 37 ^ id.low) |
+	       1;
+}
+
+/* The look at one entry. */
+struct look {
+	struct warm_depend *d;
+	const struct warm_place *place;
+	struct contents contents;
+	struct files files;
+	size_t max_files;
+	char *why;	/* NULL: not wanted */
+	const char *at; /* the last one's path */
+	char *path;	/* room for one that is relative */
+};
+
+/* Nothing is there, or a file that isn't in the list yet. */
+static bool is_apart(struct look *l)
+{
+	struct known known = { 0 };
+	bool failed = false;
+	struct stat st;
+
+	if (stat(l->at, &st) != 0 || S_ISDIR(st.st_mode))
+		return true;
+	known.dev = st.st_dev;
+	known.ino = st.st_ino;
+	return number_of(&l->files, &known, l->max_files, &failed) == 0 && !failed;
+}
+
+static bool holds(struct look *l, const struct warm_kernel_dep *dep)
+{
+	const struct warm_place *place = l->place;
+	bool failed = false;
+	struct known known;
 	struct stat st;
 
 	switch (dep->kind) {
 	case WARM_KERNEL_DEP_ABSENT:
-		return stat(path, &st) != 0 || S_ISDIR(st.st_mode);
+		return stat(l->at, &st) != 0 || S_ISDIR(st.st_mode);
 	case WARM_KERNEL_DEP_FILE:
-		return holds_file(d, dep, path, contents);
+		return holds_file(l->d, dep, l->at, &l->contents, &known) &&
+		       number_of(&l->files, &known, l->max_files, &failed) == dep->twin && !failed;
+	case WARM_KERNEL_DEP_APART:
+		return is_apart(l);
 	case WARM_KERNEL_DEP_DIR:
 		return dep->path.bytes == place->dir.bytes &&
 		       memcmp(dep->path.data, place->dir.data, place->dir.bytes) == 0;
@@ -239,24 +316,6 @@ static bool holds(struct warm_depend *d, const struct warm_kernel_dep *dep, cons
 	return false;
 }
 
-/* The entry at this place: the same entry elsewhere may depend on other files. Never 0. */
-static uint64_t look_of(struct warm_hash128 id, const struct warm_place *place)
-{
-	return (warm_hash64(place->base, strlen(place->base)) ^
-		warm_hash64(place->cwd, strlen(place->cwd)) * 31 ^ id.low) |
-	       1;
-}
-
-/* The look at one entry. */
-struct look {
-	struct warm_depend *d;
-	const struct warm_place *place;
-	struct contents contents;
-	char *why;	/* NULL: not wanted */
-	const char *at; /* the last one's path */
-	char *path;	/* room for one that is relative */
-};
-
 static bool look_at(struct look *l, const struct warm_kernel_dep *dep)
 {
 	static const char *const words[] = {
@@ -264,6 +323,7 @@ static bool look_at(struct look *l, const struct warm_kernel_dep *dep)
 		[WARM_KERNEL_DEP_FILE] = "changed or is gone",
 		[WARM_KERNEL_DEP_DIR] = "was the program's directory",
 		[WARM_KERNEL_DEP_CWD] = "was the current directory",
+		[WARM_KERNEL_DEP_APART] = "is the same file as another one",
 	};
 
 	l->at = dep->path.data;
@@ -271,7 +331,7 @@ static bool look_at(struct look *l, const struct warm_kernel_dep *dep)
 		snprintf(l->path, LOOK_BYTES, "%s/%s", l->place->base, dep->path.data);
 		l->at = l->path;
 	}
-	if (holds(l->d, dep, l->at, l->place, &l->contents))
+	if (holds(l, dep))
 		return true;
 	if (l->why != NULL)
 		snprintf(l->why, WARM_DEPEND_WHY_BYTES, "%.450s %s", l->at, words[dep->kind]);
@@ -300,9 +360,11 @@ static bool look_at_all(struct look *l, struct warm_kernel_deps deps, struct see
 	for (; warm_kernel_next_dep(&r, &dep); at = r.at) {
 		if (!look_at(l, &dep))
 			return false;
-		if (seen->look == 0 || is_sealed(l->d, l->at))
+		bool place = dep.kind == WARM_KERNEL_DEP_DIR || dep.kind == WARM_KERNEL_DEP_CWD;
+		if (seen->look == 0 || (!place && is_sealed(l->d, l->at)))
 			continue;
-		if (seen->n_open == MAX_OPEN || at > UINT32_MAX)
+		/* A file that may change may become the same as another one: all are looked at. */
+		if (dep.kind == WARM_KERNEL_DEP_FILE || seen->n_open == MAX_OPEN || at > UINT32_MAX)
 			seen->look = 0;
 		else
 			seen->open[seen->n_open++] = (uint32_t)at;
@@ -314,7 +376,9 @@ bool warm_depend_holds(struct warm_depend *d, struct warm_hash128 id, struct war
 		       const struct warm_place *place, char ret_why[WARM_DEPEND_WHY_BYTES])
 {
 	char path[LOOK_BYTES];
-	struct look l = { .d = d, .place = place, .why = ret_why, .path = path };
+	struct look l = {
+		.d = d, .place = place, .max_files = deps.n, .why = ret_why, .path = path
+	};
 	struct seen seen;
 
 	seen.look = d->sealed != NULL && d->sealed[0] != NULL ? look_of(id, place) : 0;
@@ -322,6 +386,7 @@ bool warm_depend_holds(struct warm_depend *d, struct warm_hash128 id, struct war
 	bool again = seen.look != 0 && was_seen(d, seen.look, &seen);
 	bool ok = again ? look_at_open(&l, deps, &seen) : look_at_all(&l, deps, &seen);
 	free(l.contents.data);
+	free(l.files.slots);
 	if (ok && !again && seen.look != 0)
 		see(d, &seen);
 	return ok;

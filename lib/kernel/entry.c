@@ -6,7 +6,7 @@
 
 static const char entry_magic[8] = { 'w', 'a', 'r', 'm', 'k', 'r', 'n', '1' };
 
-enum { FIXED_BYTES = 8 + 16, SUM_BYTES = 16, DEP_BYTES = 21 };
+enum { FIXED_BYTES = 8 + 16, SUM_BYTES = 16, DEP_BYTES = 22 };
 
 static void put_hash(struct warm_buf *out, struct warm_hash128 h)
 {
@@ -53,6 +53,7 @@ void warm_kernel_encode_dep(struct warm_buf *out, const struct warm_kernel_dep *
 	warm_kernel_put_text(out, dep->path);
 	warm_buf_put_uv(out, dep->size);
 	put_hash(out, dep->digest);
+	warm_buf_put_uv(out, dep->twin);
 }
 
 bool warm_kernel_next_dep(struct warm_reader *r, struct warm_kernel_dep *ret_dep)
@@ -60,12 +61,15 @@ bool warm_kernel_next_dep(struct warm_reader *r, struct warm_kernel_dep *ret_dep
 	if (r->bad || r->at == r->bytes)
 		return false;
 	uint8_t kind = warm_reader_u8(r);
-	r->bad = r->bad || kind > WARM_KERNEL_DEP_CWD;
-	ret_dep->kind = (enum warm_kernel_dep_kind)(kind & 3);
+	r->bad = r->bad || kind > WARM_KERNEL_DEP_APART;
+	ret_dep->kind = (enum warm_kernel_dep_kind)kind;
 	ret_dep->relative = warm_reader_u8(r) != 0;
 	ret_dep->path = warm_kernel_take_text(r);
 	ret_dep->size = warm_reader_uv(r);
 	ret_dep->digest = take_hash(r);
+	uint64_t twin = warm_reader_uv(r);
+	r->bad = r->bad || twin > UINT32_MAX;
+	ret_dep->twin = (uint32_t)twin;
 	return !r->bad;
 }
 

@@ -34,8 +34,10 @@ enum warm_kernel_output_kind {
 enum warm_kernel_dep_kind {
 	WARM_KERNEL_DEP_ABSENT, /* was looked for and not there */
 	WARM_KERNEL_DEP_FILE,	/* size and digest of its contents */
-	WARM_KERNEL_DEP_DIR, /* the program's directory, as the name gives it, is in the output */
-	WARM_KERNEL_DEP_CWD, /* the current directory decides (a relative -I) */
+	WARM_KERNEL_DEP_DIR,   /* the program's directory, as the name gives it, is in the output */
+	WARM_KERNEL_DEP_CWD,   /* the current directory decides (a relative -I) */
+	WARM_KERNEL_DEP_APART, /* is not there, or is no file of the list so far: the compiler
+				 * asked only for its identity */
 };
 
 /* A view: strings lie in the entry's data, terminated by the NUL that the format keeps. */
@@ -50,6 +52,8 @@ struct warm_kernel_dep {
 	struct warm_kernel_text path;
 	uint64_t size;
 	struct warm_hash128 digest;
+	uint32_t twin; /* of a file: which one of the list's files, counted from 1, is the same
+			* file (device and inode) as this, the first; 0: none before it */
 };
 
 /* A list of them as an entry holds it: `n` in `bytes` bytes. An entry may have hundreds, and most

@@ -34,7 +34,7 @@ def entry(deps=0, options=2, expressions=1):
     out += uv(expressions) + b"".join(nul_text(b"f<%d>" % i) for i in range(expressions))
     out += uv(100) + b"S" * 16 + uv(0) + uv(0) + b"H" * 16
     out += b"".join(nul_text(b"_Z1f") for _ in range(expressions))
-    listed = b"".join(bytes([i % 4, i & 1]) + nul_text(b"/usr/include/h%d" % i) + uv(10) + b"D" * 16
+    listed = b"".join(bytes([i % 4, i & 1]) + nul_text(b"/usr/include/h%d" % i) + uv(10) + b"D" * 16 + uv(0)
                       for i in range(deps))
     out += uv(deps) + uv(len(listed)) + listed
     out += b"".join(nul_text(b) for b in (b"ptx", support.elf(b"cubin"), b"", b"", b""))

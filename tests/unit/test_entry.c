@@ -29,10 +29,13 @@ static struct warm_kernel_entry sound(void)
 	expressions[1] = t("&v");
 	lowered[0] = t("_Z1fIiEvv");
 	lowered[1] = t("");
-	deps[0] = (struct warm_kernel_dep){ WARM_KERNEL_DEP_FILE, true, t("inc/a.h"), 5, { 1, 2 } };
-	deps[1] =
-		(struct warm_kernel_dep){ WARM_KERNEL_DEP_ABSENT, false, t("/x/a.h"), 0, { 0, 0 } };
-	deps[2] = (struct warm_kernel_dep){ WARM_KERNEL_DEP_CWD, false, t("/w"), 0, { 0, 0 } };
+	deps[0] = (struct warm_kernel_dep){
+		WARM_KERNEL_DEP_FILE, true, t("inc/a.h"), 5, { 1, 2 }, 0
+	};
+	deps[1] = (struct warm_kernel_dep){
+		WARM_KERNEL_DEP_ABSENT, false, t("/x/a.h"), 0, { 0, 0 }, 0
+	};
+	deps[2] = (struct warm_kernel_dep){ WARM_KERNEL_DEP_CWD, false, t("/w"), 0, { 0, 0 }, 0 };
 	return (struct warm_kernel_entry){
 		.fingerprint = { 0x0123456789abcdef, 0xfedcba9876543210 },
 		.inputs = { .compiler = t("b:1234 b:5678"),
@@ -208,7 +211,7 @@ TEST(each_part_of_a_dependency_changes_the_digest)
 	assert_non_null(h);
 	(void)sound();
 	struct warm_hash128 first = warm_kernel_deps_digest(encode(3));
-	for (int i = 0; i < 6; i++) {
+	for (int i = 0; i < 7; i++) {
 		(void)sound();
 		if (i == 0)
 			deps[0].kind = WARM_KERNEL_DEP_DIR;
@@ -220,6 +223,8 @@ TEST(each_part_of_a_dependency_changes_the_digest)
 			deps[0].size++;
 		else if (i == 4)
 			deps[0].digest.high++;
+		else if (i == 6)
+			deps[0].twin = 1;
 		struct warm_hash128 other = warm_kernel_deps_digest(encode(i == 5 ? 2 : 3));
 		assert_false(other.low == first.low && other.high == first.high);
 	}
