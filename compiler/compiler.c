@@ -588,6 +588,8 @@ static int compile_in_helper(struct call *call, const struct warm_wire_request *
 		rc = warm_wire_parse_response(data, bytes, &a, &err);
 	if (rc == WARM_NO_MEMORY)
 		return fail(error, WARM_COMPILER_NO_MEMORY, "%s", err.msg);
+	if (rc == WARM_CORRUPT)
+		warm_error_context(&err, "%s", c->helper);
 	if (rc != 0)
 		return fail(error, WARM_COMPILER_HELPER, "%s", err.msg);
 	if (reason != WARM_KERNEL_CACHEABLE) {
@@ -632,7 +634,9 @@ static struct warm_compile_result *share(struct call *call, uint8_t *data, size_
 		free(data);
 		return NULL;
 	}
-	if (s.entry.deps.n > 0 && !dependencies_hold(call, &s)) {
+	/* In closed mode no file is looked at. */
+	if (s.entry.deps.n > 0 &&
+	    (call->c->mode == WARM_MODE_CLOSED || !dependencies_hold(call, &s))) {
 		warm_stored_release(&s);
 		return NULL;
 	}
@@ -719,7 +723,7 @@ static int miss(struct call *call, struct warm_compile_result **ret_result, bool
 /* ---- the call ---- */
 
 static void tell(struct call *call, const struct warm_compile_result *r, bool waited,
-		 const struct warm_compiler_error *error)
+		 const char *message)
 {
 	static const char *const events[] = { "hit", "miss", "uncacheable", "unstored" };
 
@@ -733,9 +737,7 @@ static void tell(struct call *call, const struct warm_compile_result *r, bool wa
 		.fingerprint = call->fingerprint,
 		.duration_ns = warm_clock_ns() - call->start_ns,
 		.bytes = r != NULL ? r->stored.bytes : 0,
-		.reason = r != NULL	  ? r->reason
-			  : error != NULL ? error->message
-					  : NULL,
+		.reason = r != NULL ? r->reason : message,
 		.dependency = r == NULL || r->source != WARM_COMPILE_HIT ? call->why : NULL,
 	};
 	warm_journal_write(call->c->journal, &e);
@@ -761,6 +763,7 @@ int warm_compiler_compile(struct warm_compiler *c, const struct warm_compile_pro
 			  struct warm_compile_result **ret_result,
 			  struct warm_compiler_error *error)
 {
+	struct warm_compiler_error own = WARM_COMPILER_ERROR_INIT;
 	struct call call;
 
 	if (c == NULL || program == NULL || ret_result == NULL)
@@ -781,15 +784,15 @@ int warm_compiler_compile(struct warm_compiler *c, const struct warm_compile_pro
 	call.inputs.place.cwd[0] = call.inputs.place.base[0] = '\0';
 	int rc = 0;
 	if (call.hasher == NULL || take_inputs(c, program, call.hasher, &call.inputs) != 0) {
-		rc = fail(error, WARM_COMPILER_NO_MEMORY, "out of memory");
+		rc = fail(&own, WARM_COMPILER_NO_MEMORY, "out of memory");
 	} else {
 		bool waited = false;
 		call.fingerprint = warm_kernel_fingerprint(&call.inputs.in, call.hasher);
 		struct warm_compile_result *r = look_up(&call);
 		if (r == NULL)
-			rc = miss(&call, &r, &waited, error);
+			rc = miss(&call, &r, &waited, &own);
 		count_result(&call, rc == 0 ? r : NULL, waited);
-		tell(&call, rc == 0 ? r : NULL, waited, error);
+		tell(&call, rc == 0 ? r : NULL, waited, own.message);
 		if (rc == 0) {
 			warm_hash128_hex(call.fingerprint, r->fingerprint);
 			*ret_result = r;
@@ -797,6 +800,10 @@ int warm_compiler_compile(struct warm_compiler *c, const struct warm_compile_pro
 	}
 	warm_hasher_free(call.hasher);
 	release_inputs(&call.inputs);
+	if (rc != 0 && error != NULL)
+		*error = own;
+	else
+		warm_compiler_error_release(&own);
 	return rc;
 }
 

@@ -83,6 +83,11 @@ bool warm_entries_read(struct warm_entries *e, struct warm_hash128 fingerprint,
 	return read_entry(e, path, fingerprint, in, ret_stored);
 }
 
+static bool is_entry_name(const char *name)
+{
+	return strlen(name) == 32 && strspn(name, "0123456789abcdef") == 32;
+}
+
 struct variant {
 	char name[64];
 	int64_t mtime_ns;
@@ -112,7 +117,7 @@ static size_t list_variants(int cache_fd, const char *dir_path, struct variant *
 		return 0;
 	}
 	while (n < MAX_VARIANTS && (d = readdir(dir)) != NULL) {
-		if (strlen(d->d_name) != 32 || fstatat(fd, d->d_name, &st, 0) != 0)
+		if (!is_entry_name(d->d_name) || fstatat(fd, d->d_name, &st, 0) != 0)
 			continue;
 		snprintf(ret[n].name, sizeof(ret[n].name), "%.40s", d->d_name);
 		ret[n++].mtime_ns = warm_timespec_ns(st.st_mtim);
@@ -145,6 +150,46 @@ bool warm_entries_read_variant(struct warm_entries *e, struct warm_hash128 finge
 		warm_stored_release(&s);
 	}
 	return false;
+}
+
+/* ---- what is left behind ---- */
+
+static void remove_if_stale(int dir_fd, const char *name, const struct stat *st)
+{
+	if (strncmp(name, TEMP_PREFIX, strlen(TEMP_PREFIX)) == 0 &&
+	    time(NULL) - st->st_mtim.tv_sec > STALE_S)
+		(void)unlinkat(dir_fd, name, 0);
+}
+
+static void remove_stale(int cache_fd, const char *path)
+{
+	int fd = openat(cache_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	scope_closedir DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+	struct dirent *d;
+	struct stat st;
+
+	if (dir == NULL && fd >= 0)
+		close(fd);
+	while (dir != NULL && (d = readdir(dir)) != NULL)
+		if (strncmp(d->d_name, TEMP_PREFIX, strlen(TEMP_PREFIX)) == 0 &&
+		    fstatat(fd, d->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			remove_if_stale(fd, d->d_name, &st);
+}
+
+/* Room for one more variant, unless it is there: the oldest go. */
+static void make_room(int cache_fd, const char *path, const char *name)
+{
+	struct variant variants[MAX_VARIANTS];
+	char old[256];
+	size_t n = list_variants(cache_fd, path, variants);
+
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(variants[i].name, name) == 0)
+			return;
+	for (size_t i = WARM_KERNEL_VARIANTS - 1; i < n; i++) {
+		snprintf(old, sizeof(old), "%s/%.32s", path, variants[i].name);
+		(void)unlinkat(cache_fd, old, 0);
+	}
 }
 
 /* ---- the size limit ---- */
@@ -210,11 +255,10 @@ static int sweep_dir(int cache_fd, const char *path, int depth, struct sweep *s)
 		snprintf(below, sizeof(below), "%.160s/%.40s", path, d->d_name);
 		if (S_ISDIR(st.st_mode) && depth > 0)
 			rc = sweep_dir(cache_fd, below, depth - 1, s);
-		else if (S_ISREG(st.st_mode) &&
-			 strncmp(d->d_name, TEMP_PREFIX, strlen(TEMP_PREFIX)) != 0)
-			rc = strlen(d->d_name) == 32 ? add_used(s, below, &st) : 0;
-		else if (S_ISREG(st.st_mode) && time(NULL) - st.st_mtim.tv_sec > STALE_S)
-			(void)unlinkat(fd, d->d_name, 0);
+		else if (S_ISREG(st.st_mode) && is_entry_name(d->d_name))
+			rc = add_used(s, below, &st);
+		else if (S_ISREG(st.st_mode))
+			remove_if_stale(fd, d->d_name, &st);
 	}
 	return rc;
 }
@@ -261,8 +305,7 @@ static void note_stored(struct warm_entries *e, const char *stored, size_t bytes
 int warm_entries_store(struct warm_entries *e, const struct warm_kernel_entry *entry,
 		       const void *data, size_t bytes, struct warm_error *err)
 {
-	struct variant variants[MAX_VARIANTS];
-	char path[128], temp[160], old[256];
+	char path[128], temp[160];
 	uint64_t random;
 
 	if (entry->deps.n > 0) {
@@ -276,15 +319,9 @@ int warm_entries_store(struct warm_entries *e, const struct warm_kernel_entry *e
 	int rc = warm_beneath_mkdirs(e->cache_fd, path, err);
 	if (rc != 0)
 		return rc;
-	if (entry->deps.n > 0) {
-		/* Room for one more: the oldest go. */
-		size_t n = list_variants(e->cache_fd, path, variants);
-		for (size_t i = WARM_KERNEL_VARIANTS - 1; i < n; i++) {
-			snprintf(old, sizeof(old), "%s/%s", path, variants[i].name);
-			if (strcmp(variants[i].name, slash + 1) != 0)
-				unlinkat(e->cache_fd, old, 0);
-		}
-	}
+	remove_stale(e->cache_fd, path);
+	if (entry->deps.n > 0)
+		make_room(e->cache_fd, path, slash + 1);
 	warm_random(&random, sizeof(random));
 	snprintf(temp, sizeof(temp), "%s/" TEMP_PREFIX "%016llx", path, (unsigned long long)random);
 	*slash = '/';

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "compiler/journal.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -32,7 +34,9 @@ struct warm_journal *warm_journal_open(const char *where)
 		return NULL;
 	j->fd = strcmp(where, "stderr") == 0
 			? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)
-			: open(where, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY, 0666);
+			: open(where,
+			       O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
+			       0666);
 	pthread_mutex_init(&j->lock, NULL);
 	if (j->fd < 0) {
 		warm_journal_close(j);
@@ -131,6 +135,22 @@ static void put_inputs(struct warm_buf *line, const struct warm_kernel_inputs *i
 			in->n_headers, (unsigned long long)in->headers_bytes, digest);
 }
 
+/* Where nobody reads any more, the host is not to get a SIGPIPE of ours. */
+static void write_line(int fd, const struct warm_buf *line)
+{
+	const struct timespec now = { 0, 0 };
+	sigset_t pipe, before, pending;
+
+	sigemptyset(&pipe);
+	sigaddset(&pipe, SIGPIPE);
+	sigpending(&pending);
+	pthread_sigmask(SIG_BLOCK, &pipe, &before);
+	if (write(fd, line->data, line->bytes) < 0 && errno == EPIPE &&
+	    !sigismember(&pending, SIGPIPE))
+		(void)sigtimedwait(&pipe, NULL, &now);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
 void warm_journal_write(struct warm_journal *j, const struct warm_journal_event *e)
 {
 	scope_buf struct warm_buf line = WARM_BUF_INIT, differs = WARM_BUF_INIT;
@@ -163,6 +183,6 @@ void warm_journal_write(struct warm_journal *j, const struct warm_journal_event 
 		put_inputs(&line, e->inputs);
 	}
 	warm_buf_printf(&line, "}\n");
-	if (!line.failed && write(j->fd, line.data, line.bytes) < 0)
-		return; /* nobody is left to tell */
+	if (!line.failed)
+		write_line(j->fd, &line);
 }

@@ -168,6 +168,14 @@ struct search {
 	bool done;
 };
 
+/* libnvrtc.so.13, libnvrtc-builtins.so.13.5 */
+static int major_of(const char *path)
+{
+	const char *version = strstr(strrchr(path, '/'), ".so.");
+
+	return version != NULL ? atoi(version + 4) : 0;
+}
+
 static void try_path(struct search *s, const char *path)
 {
 	char real[PATH_MAX], one[72], other[72];
@@ -177,7 +185,8 @@ static void try_path(struct search *s, const char *path)
 		return;
 	snprintf(n.library, sizeof(n.library), "%s", real);
 	if (s->alone) {
-		s->done = warm_elf_identity(n.library, one, &s->last) == 0;
+		s->done = warm_elf_identity(n.library, one, &s->last) == 0 &&
+			  (s->major == 0 || major_of(n.library) == s->major);
 		if (s->done)
 			*s->found = n;
 		return;
@@ -185,6 +194,10 @@ static void try_path(struct search *s, const char *path)
 	if (warm_elf_identity(n.library, one, &s->last) != 0 || find_builtins(&n, &s->last) != 0 ||
 	    warm_elf_identity(n.builtins, other, &s->last) != 0)
 		return;
+	if (s->major != 0 && major_of(n.builtins) != s->major) {
+		(void)warm_error_set(&s->last, WARM_NOT_FOUND, "%s is no NVRTC %d", path, s->major);
+		return;
+	}
 	if (stat(n.library, &n.seen[0]) != 0 || stat(n.builtins, &n.seen[1]) != 0)
 		return;
 	snprintf(n.identity, sizeof(n.identity), "%s %s", one, other);
@@ -309,11 +322,11 @@ static void try_environment(struct search *s, const char *variable)
 	if (prefix == NULL || prefix[0] == '\0')
 		return;
 	snprintf(pattern, sizeof(pattern), "%.3900s/lib/python3*/site-packages", prefix);
-	if (glob(pattern, 0, NULL, &g) != 0)
-		return;
-	for (size_t i = 0; i < g.gl_pathc; i++)
-		try_wheels(s, g.gl_pathv[i]);
-	globfree(&g);
+	if (glob(pattern, 0, NULL, &g) == 0) {
+		for (size_t i = 0; i < g.gl_pathc; i++)
+			try_wheels(s, g.gl_pathv[i]);
+		globfree(&g);
+	}
 	snprintf(pattern, sizeof(pattern), "%.3900s/lib", prefix);
 	try_dir(s, pattern);
 }
@@ -364,13 +377,14 @@ static int find(const char *library, struct search *s, struct warm_error *err)
 	if (library == NULL || library[0] == '\0')
 		library = getenv("WARM_NVRTC_LIBRARY");
 	if (library != NULL && library[0] != '\0') {
-		struct stat st;
-		if (stat(library, &st) != 0)
-			return warm_error_errno(err, errno, "NVRTC: %s", library);
+		if (access(library, F_OK) != 0)
+			(void)warm_error_errno(&s->last, errno, "NVRTC: %s", library);
 		try_path(s, library);
-		if (!s->done && err != NULL)
+		if (!s->done && s->major == 0 && err != NULL)
 			*err = s->last;
-		return s->done ? 0 : s->last.status;
+		/* For a drop-in the variable may name the other major's. */
+		if (s->done || s->major == 0)
+			return s->done ? 0 : s->last.status;
 	}
 	dl_iterate_phdr(try_object, s);
 	try_list(s, getenv("LD_LIBRARY_PATH"), NULL);

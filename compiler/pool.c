@@ -148,18 +148,21 @@ static bool take_waiting(struct warm_pool *p, const char *environment, struct he
 
 /* ---- one request ---- */
 
-/* A helper that waits, or room for a new one (`pid` 0). */
-static struct helper acquire(struct warm_pool *p, const char *environment, bool alone)
+/* A helper that waits, or room for a new one (`pid` 0); with `fresh` the latter. */
+static struct helper acquire(struct warm_pool *p, const char *environment, bool fresh)
 {
 	struct helper h = { .fd = -1 };
 
 	pthread_mutex_lock(&p->lock);
 	reap_ended(p);
-	while (alone || !take_waiting(p, environment, &h)) {
-		/* One of another environment makes room. */
-		if (p->live >= p->max && p->n_waiting > 0)
+	while (fresh || !take_waiting(p, environment, &h)) {
+		bool room = p->live < p->max && (p->live == 0 || warm_memory_left() > ROOM_BYTES);
+		/* One that waits, of another environment, makes room. */
+		if (!room && p->n_waiting > 0) {
 			let_end(p, &p->waiting[--p->n_waiting]);
-		if (p->live == 0 || (p->live < p->max && warm_memory_left() > ROOM_BYTES)) {
+			continue;
+		}
+		if (room) {
 			p->live++;
 			break;
 		}
@@ -204,8 +207,10 @@ static int explain_end(struct warm_pool *p, struct helper *h, int rc, int64_t ti
 	if (rc == WARM_CANCELED)
 		return warm_error_set(err, rc, "%s took over %lld ms and was killed", p->path,
 				      (long long)timeout_ms);
-	if (rc != WARM_NOT_FOUND)
+	if (rc != WARM_NOT_FOUND) {
+		warm_error_context(err, "%s", p->path);
 		return rc;
+	}
 	if (status == -1)
 		return warm_error_set(err, rc, "%s died", p->path);
 	if (WIFSIGNALED(status))
@@ -216,10 +221,10 @@ static int explain_end(struct warm_pool *p, struct helper *h, int rc, int64_t ti
 }
 
 static int ask(struct warm_pool *p, const char *environment, const struct warm_buf *request,
-	       bool alone, int64_t timeout_ms, bool *ret_used, uint8_t **ret_data,
+	       bool fresh, bool keep, int64_t timeout_ms, bool *ret_used, uint8_t **ret_data,
 	       size_t *ret_bytes, struct warm_error *err)
 {
-	struct helper h = acquire(p, environment, alone);
+	struct helper h = acquire(p, environment, fresh);
 	int rc = 0;
 
 	*ret_used = h.used;
@@ -241,7 +246,7 @@ static int ask(struct warm_pool *p, const char *environment, const struct warm_b
 		rc = warm_wire_receive(h.fd, deadline_ms, ret_data, ret_bytes, err);
 	if (rc != 0)
 		return explain_end(p, &h, rc, timeout_ms, err);
-	give_back(p, &h, !alone);
+	give_back(p, &h, keep);
 	return 0;
 }
 
@@ -250,11 +255,12 @@ int warm_pool_run(struct warm_pool *p, const char *environment, const struct war
 		  struct warm_error *err)
 {
 	bool used = false;
-	int rc = ask(p, environment, request, alone, timeout_ms, &used, ret_data, ret_bytes, err);
+	int rc = ask(p, environment, request, alone, !alone, timeout_ms, &used, ret_data, ret_bytes,
+		     err);
 
 	/* It may have ended just then, or by what it had compiled before. */
 	if (rc == WARM_NOT_FOUND && used)
-		rc = ask(p, environment, request, true, timeout_ms, &used, ret_data, ret_bytes,
-			 err);
+		rc = ask(p, environment, request, true, !alone, timeout_ms, &used, ret_data,
+			 ret_bytes, err);
 	return rc;
 }

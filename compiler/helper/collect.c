@@ -49,6 +49,12 @@ static void uncacheable(struct collect *c, enum warm_kernel_reason reason, const
 
 /* ---- does the program's directory show? ---- */
 
+/* A text that spells the directory out may include a path below it as it is. */
+static bool spells_base(const struct collect *c, struct warm_kernel_text text)
+{
+	return c->base[0] != '\0' && warm_text_contains(text, c->base);
+}
+
 /* __FILE__ and its kin, or assert(), whose expansion holds it; static_assert() does not. */
 static bool tells_file(struct warm_kernel_text t)
 {
@@ -70,29 +76,37 @@ static bool tells_file(struct warm_kernel_text t)
 	return false;
 }
 
-/* The program's name in what came out: in a warning of the log, as bytes in a cubin, as a list of
- * numbers in PTX. A macro of any header may bring it there. A base name alone is in every cubin. */
-static bool shows_name(const struct collect *c)
+/* A string in PTX is a list of numbers, in a cubin its bytes. */
+static bool is_in_outputs(const struct collect *c, const char *text)
 {
-	struct warm_kernel_text name = c->q->name, log = c->a->log;
 	const struct warm_kernel_text *outputs = c->a->outputs;
 	scope_buf struct warm_buf list = WARM_BUF_INIT;
 
-	if (log.bytes > 0 && (warm_text_contains(log, c->name) || warm_text_contains(log, c->base)))
-		return true;
-	/* Nothing that is known how to be looked through. */
-	if (outputs[WARM_KERNEL_PTX].bytes == 0)
-		return true;
-	for (size_t i = 0; i < name.bytes; i++)
-		warm_buf_printf(&list, "%s%u", i > 0 ? ", " : "", (unsigned char)name.data[i]);
+	for (const char *p = text; *p != '\0'; p++)
+		warm_buf_printf(&list, "%s%u", p > text ? ", " : "", (unsigned char)*p);
 	if (list.failed)
 		return true;
 	if (list.bytes > 0 && warm_text_contains(outputs[WARM_KERNEL_PTX], (char *)list.data))
 		return true;
-	for (int k = 0; k < WARM_KERNEL_OUTPUTS && c->dir[0] != '\0'; k++)
-		if (outputs[k].bytes > 0 && warm_text_contains(outputs[k], name.data))
+	/* A base name alone is in every cubin. */
+	for (int k = 0; k < WARM_KERNEL_OUTPUTS && strchr(text, '/') != NULL; k++)
+		if (outputs[k].bytes > 0 && warm_text_contains(outputs[k], text))
 			return true;
 	return false;
+}
+
+/* The program's name or directory in what came out, where a macro of any header may bring it. */
+static bool shows_name(const struct collect *c)
+{
+	struct warm_kernel_text log = c->a->log;
+
+	if (log.bytes > 0 && (warm_text_contains(log, c->name) || spells_base(c, log)))
+		return true;
+	/* Nothing that is known how to be looked through. */
+	if (c->a->outputs[WARM_KERNEL_PTX].bytes == 0)
+		return true;
+	return is_in_outputs(c, c->q->name.data) ||
+	       (c->base[0] != '\0' && is_in_outputs(c, c->base));
 }
 
 static bool shows_directory(const struct collect *c)
@@ -170,12 +184,6 @@ static bool is_below_include(const struct warm_wire_request *q, const char *path
 			return true;
 	}
 	return false;
-}
-
-/* A text that spells the directory out may include a path below it as it is. */
-static bool spells_base(const struct collect *c, struct warm_kernel_text text)
-{
-	return c->base[0] != '\0' && warm_text_contains(text, c->base);
 }
 
 static void bind(struct collect *c)

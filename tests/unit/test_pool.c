@@ -817,6 +817,36 @@ static int compile_many_with_little_memory(void)
 	return rc;
 }
 
+/* A helper that waits is of no use for another environment, nor for a compile that needs one for
+ * itself: it has to make room, since nobody else will. */
+static int compile_otherwise_with_little_memory(void)
+{
+	static const char *const options[] = { "-arch=sm_90", "-Xcudafe",
+					       "--display_error_number" };
+	struct warm_compiler *c = open_compiler(NULL, 4);
+	struct warm_compile_result *r = NULL;
+	char source[SOURCE_BYTES];
+	struct warm_compile_program p = program_of(source, 1, 0);
+
+	if (c == NULL || compile(c, 0, 0, NULL) != 0)
+		return 1;
+	setenv("EDG_BASE", "/nowhere", 1);
+	if (compile(c, 1, 0, NULL) != 0)
+		return 2;
+	unsetenv("EDG_BASE");
+	if (compile(c, 2, 0, NULL) != 0)
+		return 3;
+	p.options = options;
+	p.n_options = 3;
+	if (warm_compiler_compile(c, &p, &r, NULL) != 0)
+		return 4;
+	warm_compile_result_free(r);
+	if (compile(c, 3, 0, NULL) != 0)
+		return 5;
+	warm_compiler_close(c);
+	return 0;
+}
+
 static void assert_with_little_memory(int (*fn)(void))
 {
 	scope_scratch struct scratch s = scratch_open();
@@ -838,6 +868,12 @@ TEST(where_memory_is_short_all_callers_share_one_helper)
 {
 	NEEDS_NVRTC();
 	assert_with_little_memory(compile_many_with_little_memory);
+}
+
+TEST(where_memory_is_short_a_helper_of_another_environment_makes_room)
+{
+	NEEDS_NVRTC();
+	assert_with_little_memory(compile_otherwise_with_little_memory);
 }
 
 /* ---- hosts of all kinds ---- */
@@ -1067,6 +1103,7 @@ int main(void)
 		cmocka_unit_test(a_helper_ends_with_its_host_though_a_fork_lives_on),
 		cmocka_unit_test(a_helper_ends_with_its_host_also_within_a_compile),
 		cmocka_unit_test(where_memory_is_short_all_callers_share_one_helper),
+		cmocka_unit_test(where_memory_is_short_a_helper_of_another_environment_makes_room),
 		cmocka_unit_test(a_host_without_standard_descriptors_compiles_and_reads),
 		cmocka_unit_test(a_host_that_ignores_or_takes_sigchld_compiles),
 		cmocka_unit_test(a_fork_compiles_with_its_parents_compiler_and_a_helper_of_its_own),
