@@ -28,6 +28,8 @@ enum { DEFAULT_TIMEOUT_MS = 600 * 1000, WAIT_MS = 120 * 1000 };
 struct warm_compiler {
 	struct warm_compiler *next; /* in `all` */
 	struct warm_entries entries;
+	char *cache_dir; /* absolute, and which it was */
+	struct warm_fd_id cache_id;
 	char no_cache_reason[256];
 	struct warm_nvrtc nvrtc;
 	char helper[2 * WARM_PATH_BYTES];
@@ -64,6 +66,7 @@ void warm_compiler_error_release(struct warm_compiler_error *error)
 	if (error == NULL)
 		return;
 	free(error->log);
+	free(error->ptx);
 	*error = (struct warm_compiler_error)WARM_COMPILER_ERROR_INIT;
 }
 
@@ -154,8 +157,9 @@ void warm_compiler_close(struct warm_compiler *c)
 	for (size_t i = 0; c->sealed != NULL && c->sealed[i] != NULL; i++)
 		free(c->sealed[i]);
 	free(c->sealed);
-	if (c->entries.cache_fd >= 0)
+	if (warm_fd_is(c->entries.cache_fd, c->cache_id))
 		close(c->entries.cache_fd);
+	free(c->cache_dir);
 	free(c);
 }
 
@@ -189,6 +193,32 @@ static void open_cache(struct warm_compiler *c, const char *dir)
 			 "cache directory %.180s: %s", dir, strerror(errno));
 	else if (warm_kernel_counters_open(&c->counters, c->entries.cache_fd, NULL) != 0)
 		c->counters.shared = NULL; /* the process's own are enough */
+	c->cache_id = warm_fd_id(c->entries.cache_fd);
+	c->cache_dir = realpath(dir, NULL);
+}
+
+/* A program that makes itself a daemon closes our descriptor with the others, and the number is
+ * another file's then. */
+static void check_cache(struct warm_compiler *c)
+{
+	if (c->entries.cache_fd < 0 || warm_fd_is(c->entries.cache_fd, c->cache_id))
+		return;
+	pthread_mutex_lock(&all_lock);
+	if (!warm_fd_is(c->entries.cache_fd, c->cache_id)) {
+		int fd = c->cache_dir != NULL
+				 ? open(c->cache_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+				 : -1;
+		if (fd >= 0 && !warm_fd_is(fd, c->cache_id)) {
+			close(fd);
+			fd = -1;
+		}
+		if (fd < 0)
+			snprintf(c->no_cache_reason, sizeof(c->no_cache_reason),
+				 "the program closed the cache directory's descriptor");
+		c->entries.cache_fd = fd;
+		warm_flights_use(c->flights, fd);
+	}
+	pthread_mutex_unlock(&all_lock);
 }
 
 /* "2G"; what makes no sense is no limit. */
@@ -456,6 +486,18 @@ static struct warm_compile_result *look_up(struct call *call)
 
 /* ---- compile ---- */
 
+/* With a NUL behind it; NULL when it is empty. */
+static char *copy_text(struct warm_kernel_text text)
+{
+	char *copy = text.bytes > 0 ? malloc(text.bytes + 1) : NULL;
+
+	if (copy != NULL) {
+		memcpy(copy, text.data, text.bytes);
+		copy[text.bytes] = '\0';
+	}
+	return copy;
+}
+
 static int fail_by_response(const struct warm_wire_response *a, const char *name,
 			    struct warm_compiler_error *error)
 {
@@ -471,8 +513,9 @@ static int fail_by_response(const struct warm_wire_response *a, const char *name
 
 	if (error != NULL) {
 		error->nvrtc_result = a->nvrtc_result;
-		if (a->log.bytes > 0)
-			error->log = strndup(a->log.data, a->log.bytes);
+		error->log = copy_text(a->log);
+		error->log_bytes = error->log != NULL ? a->log.bytes : 0;
+		error->ptx = copy_text(a->outputs[WARM_KERNEL_PTX]);
 	}
 	return status;
 }
@@ -774,6 +817,7 @@ int warm_compiler_compile(struct warm_compiler *c, const struct warm_compile_pro
 	const char *wrong = check_program(program);
 	if (wrong != NULL)
 		return fail(error, WARM_COMPILER_INVALID, "%s", wrong);
+	check_cache(c);
 	call.c = c;
 	call.program = program;
 	call.start_ns = warm_clock_ns();
@@ -894,6 +938,11 @@ const void *warm_compile_result_output(const struct warm_compile_result *r, enum
 const char *warm_compile_result_log(const struct warm_compile_result *r)
 {
 	return r->stored.entry.log.data;
+}
+
+size_t warm_compile_result_log_bytes(const struct warm_compile_result *r)
+{
+	return r->stored.entry.log.bytes;
 }
 
 const char *warm_compile_result_lowered_name(const struct warm_compile_result *r,

@@ -15,8 +15,8 @@
 #include "lib/kernel/entry.h"
 
 struct warm_entries {
-	int cache_fd;	    /* the volume; -1: there is none */
-	uint64_t max_bytes; /* 0: no limit */
+	_Atomic int cache_fd; /* the volume; -1: there is none */
+	uint64_t max_bytes;   /* 0: no limit */
 	struct warm_kernel_counters *counters;
 	_Atomic uint64_t unswept_bytes; /* stored since the last sweep */
 	atomic_flag sweeping;

@@ -32,7 +32,7 @@ struct warm_flights {
 	pthread_mutex_t lock;
 	pthread_cond_t landed;
 	struct warm_flight *list; /* as many as compiles run: few */
-	int cache_fd;
+	_Atomic int cache_fd;
 };
 
 static void init_landed(pthread_cond_t *cond)
@@ -55,6 +55,11 @@ struct warm_flights *warm_flights_new(int cache_fd)
 	init_landed(&f->landed);
 	f->cache_fd = cache_fd;
 	return f;
+}
+
+void warm_flights_use(struct warm_flights *f, int cache_fd)
+{
+	f->cache_fd = cache_fd;
 }
 
 void warm_flights_free(struct warm_flights *f)

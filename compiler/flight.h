@@ -18,6 +18,8 @@ struct warm_flight;
 
 /* `cache_fd` is borrowed; -1: threads of this process only. NULL when out of memory. */
 struct warm_flights *warm_flights_new(int cache_fd);
+/* From now on by another descriptor of the same cache. */
+void warm_flights_use(struct warm_flights *flights, int cache_fd);
 void warm_flights_free(struct warm_flights *flights);
 void warm_flights_fork(struct warm_flights *flights, enum warm_fork phase);
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "lib/base/file.h"
 #include "lib/base/log.h"
 
 /* The last program of so many names is remembered. */
@@ -21,6 +22,7 @@ struct last {
 
 struct warm_journal {
 	int fd;
+	struct warm_fd_id id;
 	pthread_mutex_t lock;
 	struct last last[NAMES]; /* by the name's hash; a newer name takes an older one's place */
 };
@@ -37,6 +39,7 @@ struct warm_journal *warm_journal_open(const char *where)
 			: open(where,
 			       O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
 			       0666);
+	j->id = warm_fd_id(j->fd);
 	pthread_mutex_init(&j->lock, NULL);
 	if (j->fd < 0) {
 		warm_journal_close(j);
@@ -53,7 +56,7 @@ void warm_journal_close(struct warm_journal *j)
 		warm_kernel_inputs_release(&j->last[i].inputs);
 		warm_buf_release(&j->last[i].data);
 	}
-	if (j->fd >= 0)
+	if (warm_fd_is(j->fd, j->id))
 		close(j->fd);
 	pthread_mutex_destroy(&j->lock);
 	free(j);
@@ -183,6 +186,6 @@ void warm_journal_write(struct warm_journal *j, const struct warm_journal_event 
 		put_inputs(&line, e->inputs);
 	}
 	warm_buf_printf(&line, "}\n");
-	if (!line.failed)
+	if (!line.failed && warm_fd_is(j->fd, j->id))
 		write_line(j->fd, &line);
 }

@@ -143,6 +143,13 @@ static int compile_program(const struct warm_native *n, warm_native_program p,
 	/* NVRTC counts the NUL. */
 	if (a->log.bytes > 0 && a->log.data[a->log.bytes - 1] == '\0')
 		a->log.bytes--;
+	/* What ptxas refuses has its PTX. */
+	if (get_text(p, n->size[WARM_KERNEL_PTX], n->get[WARM_KERNEL_PTX],
+		     &r->outputs[WARM_KERNEL_PTX], &a->outputs[WARM_KERNEL_PTX]) != 0)
+		return -1;
+	/* PTX of 1 byte is only its NUL: none. */
+	if (a->outputs[WARM_KERNEL_PTX].bytes <= 1)
+		a->outputs[WARM_KERNEL_PTX] = (struct warm_kernel_text){ "", 0 };
 	if (code != 0) {
 		bool told = code == ERROR_COMPILATION || code == ERROR_INVALID_OPTION ||
 			    a->log.bytes > 0;
@@ -150,13 +157,9 @@ static int compile_program(const struct warm_native *n, warm_native_program p,
 				   n->error_string(code));
 		return 0;
 	}
-	for (int k = 0; k < WARM_KERNEL_OUTPUTS; k++) {
+	for (int k = WARM_KERNEL_PTX + 1; k < WARM_KERNEL_OUTPUTS; k++)
 		if (get_text(p, n->size[k], n->get[k], &r->outputs[k], &a->outputs[k]) != 0)
 			return -1;
-		/* PTX of 1 byte is only its NUL: none. */
-		if (k == WARM_KERNEL_PTX && a->outputs[k].bytes <= 1)
-			a->outputs[k] = (struct warm_kernel_text){ "", 0 };
-	}
 	return take_lowered(n, p, q, r);
 }
 

@@ -82,7 +82,7 @@ int warm_elf_identity(const char *path, char ret_identity[72], struct warm_error
 	if (rc == WARM_CORRUPT)
 		return warm_error_set(err, WARM_CORRUPT, "%s is no library", path);
 	if (rc == WARM_EXISTS)
-		return warm_error_set(err, WARM_CORRUPT,
+		return warm_error_set(err, WARM_EXISTS,
 				      "%s is warmcache's drop-in, where NVRTC itself is needed",
 				      path);
 	if (rc == 0)
@@ -161,8 +161,10 @@ bool warm_nvrtc_unchanged(const struct warm_nvrtc *n)
 
 struct search {
 	struct warm_nvrtc *found;
-	int major;  /* 0: any */
-	bool alone; /* without looking for its builtins */
+	int major;	  /* 0: any */
+	bool alone;	  /* without looking for its builtins */
+	bool named;	  /* the path was given */
+	bool other_major; /* it was met */
 	struct warm_buf tried;
 	struct warm_error last; /* why a candidate was refused */
 	bool done;
@@ -185,17 +187,25 @@ static void try_path(struct search *s, const char *path)
 		return;
 	snprintf(n.library, sizeof(n.library), "%s", real);
 	if (s->alone) {
-		s->done = warm_elf_identity(n.library, one, &s->last) == 0 &&
+		s->done = warm_elf_identity(n.library, one, NULL) == 0 &&
 			  (s->major == 0 || major_of(n.library) == s->major);
 		if (s->done)
 			*s->found = n;
 		return;
 	}
-	if (warm_elf_identity(n.library, one, &s->last) != 0 || find_builtins(&n, &s->last) != 0 ||
-	    warm_elf_identity(n.builtins, other, &s->last) != 0)
+	struct warm_error err = { 0 };
+	if (warm_elf_identity(n.library, one, &err) != 0 || find_builtins(&n, &err) != 0 ||
+	    warm_elf_identity(n.builtins, other, &err) != 0) {
+		/* That it meets itself tells nobody anything, unless it was asked for. */
+		if (s->named || err.status != WARM_EXISTS)
+			s->last = err;
+		if (err.status == WARM_EXISTS && s->named)
+			s->last.status = WARM_CORRUPT;
 		return;
+	}
 	if (s->major != 0 && major_of(n.builtins) != s->major) {
 		(void)warm_error_set(&s->last, WARM_NOT_FOUND, "%s is no NVRTC %d", path, s->major);
+		s->other_major = true;
 		return;
 	}
 	if (stat(n.library, &n.seen[0]) != 0 || stat(n.builtins, &n.seen[1]) != 0)
@@ -255,7 +265,8 @@ static void try_wheels(struct search *s, const char *site)
 }
 
 /* Where the loader would look for the NVRTC that a loaded object needs. */
-static void try_run_path(struct search *s, const struct dl_phdr_info *info, const char *slash)
+static void try_run_path(struct search *s, const struct dl_phdr_info *info, const char *path,
+			 const char *slash)
 {
 	const ElfW(Dyn) *dynamic = NULL;
 	const char *strings = NULL;
@@ -278,7 +289,7 @@ static void try_run_path(struct search *s, const struct dl_phdr_info *info, cons
 			lists[d->d_tag == DT_RPATH] = (size_t)d->d_un.d_val;
 	}
 	char origin[WARM_PATH_BYTES];
-	snprintf(origin, sizeof(origin), "%.*s", (int)(slash - info->dlpi_name), info->dlpi_name);
+	snprintf(origin, sizeof(origin), "%.*s", (int)(slash - path), path);
 	for (size_t i = 0; needs && i < 2; i++)
 		if (lists[i] != 0)
 			try_list(s, strings + lists[i], origin);
@@ -290,24 +301,31 @@ static int try_object(struct dl_phdr_info *info, size_t size, void *arg)
 	static const char *const packages[] = { "/site-packages/", "/dist-packages/" };
 	struct search *s = arg;
 	char site[WARM_PATH_BYTES], soname[24];
-	const char *slash = strrchr(info->dlpi_name, '/');
+	char exe[WARM_PATH_BYTES];
+	const char *path = info->dlpi_name;
 
 	(void)size;
+	/* The program itself has no name here. */
+	if (path[0] == '\0') {
+		ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+		exe[n > 0 ? n : 0] = '\0';
+		path = exe;
+	}
+	const char *slash = strrchr(path, '/');
 	if (slash == NULL)
 		return 0;
 	for (int major = LAST_MAJOR; major >= FIRST_MAJOR; major--) {
 		snprintf(soname, sizeof(soname), "libnvrtc.so.%d", major);
 		if ((s->major == 0 || s->major == major) &&
 		    strncmp(slash + 1, soname, strlen(soname)) == 0)
-			try_path(s, info->dlpi_name);
+			try_path(s, path);
 	}
-	try_run_path(s, info, slash);
+	try_run_path(s, info, path, slash);
 	for (size_t i = 0; i < sizeof(packages) / sizeof(packages[0]); i++) {
-		const char *at = strstr(info->dlpi_name, packages[i]);
+		const char *at = strstr(path, packages[i]);
 		if (at == NULL)
 			continue;
-		snprintf(site, sizeof(site), "%.*s", (int)(at - info->dlpi_name + 14),
-			 info->dlpi_name);
+		snprintf(site, sizeof(site), "%.*s", (int)(at - path + 14), path);
 		try_wheels(s, site);
 	}
 	return s->done;
@@ -374,17 +392,27 @@ static int find(const char *library, struct search *s, struct warm_error *err)
 		"/usr/lib64",
 		"/usr/lib"
 	};
-	if (library == NULL || library[0] == '\0')
+	bool given = library != NULL && library[0] != '\0';
+
+	if (!given)
 		library = getenv("WARM_NVRTC_LIBRARY");
 	if (library != NULL && library[0] != '\0') {
 		if (access(library, F_OK) != 0)
-			(void)warm_error_errno(&s->last, errno, "NVRTC: %s", library);
+			(void)warm_error_errno(&s->last, errno, "%s", library);
+		s->named = true;
 		try_path(s, library);
-		if (!s->done && s->major == 0 && err != NULL)
+		s->named = false;
+		if (!s->done && given)
+			warm_error_context(&s->last, "NVRTC");
+		else if (!s->done)
+			warm_error_context(&s->last, "WARM_NVRTC_LIBRARY");
+		if (!s->done && !s->other_major && err != NULL)
 			*err = s->last;
-		/* For a drop-in the variable may name the other major's. */
-		if (s->done || s->major == 0)
-			return s->done ? 0 : s->last.status;
+		/* Of two drop-ins the variable names only one's. */
+		if (s->done || !s->other_major)
+			return s->done			   ? 0
+			       : s->last.status != WARM_OK ? (int)s->last.status
+							   : WARM_NOT_FOUND;
 	}
 	dl_iterate_phdr(try_object, s);
 	try_list(s, getenv("LD_LIBRARY_PATH"), NULL);
@@ -398,8 +426,11 @@ static int find(const char *library, struct search *s, struct warm_error *err)
 			(void)warm_error_set(err, WARM_NOT_FOUND, "%s", s->last.msg);
 		else
 			(void)warm_error_set(err, WARM_NOT_FOUND,
-					     "no libnvrtc.so.13 or .12; set WARM_NVRTC_LIBRARY "
+					     "no libnvrtc.so.%s; set WARM_NVRTC_LIBRARY "
 					     "(looked in %.140s)",
+					     s->major == 0	      ? "13 or .12"
+					     : s->major == LAST_MAJOR ? "13"
+								      : "12",
 					     s->tried.data != NULL ? (char *)s->tried.data : "");
 	}
 	warm_buf_release(&s->tried);

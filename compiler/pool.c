@@ -11,6 +11,7 @@
 #include "compiler/spawn.h"
 #include "compiler/wire.h"
 #include "lib/base/clock.h"
+#include "lib/base/file.h"
 #include "lib/base/parallel.h"
 
 /* Each holds 100 to 270 MB, and some compiles take more. A second one is started only where there
@@ -20,6 +21,7 @@ enum { MAX_WAITING = 4, MAX_ENDING = 16, ROOM_BYTES = 512 << 20 };
 struct helper {
 	pid_t pid;
 	int fd;
+	struct warm_fd_id id;
 	char *environment;
 	bool used; /* has answered before */
 };
@@ -54,8 +56,10 @@ struct warm_pool *warm_pool_new(const char *helper, unsigned max_helpers,
 /* A fork of the host may hold a copy of the socket: so not by close() alone. */
 static void hang_up(struct helper *h)
 {
-	shutdown(h->fd, SHUT_RDWR);
-	close(h->fd);
+	if (warm_fd_is(h->fd, h->id)) {
+		shutdown(h->fd, SHUT_RDWR);
+		close(h->fd);
+	}
 	free(h->environment);
 }
 
@@ -84,7 +88,8 @@ void warm_pool_fork(struct warm_pool *p, enum warm_fork phase)
 	}
 	if (phase == WARM_FORK_CHILD) {
 		for (size_t i = 0; i < p->n_waiting; i++) {
-			close(p->waiting[i].fd);
+			if (warm_fd_is(p->waiting[i].fd, p->waiting[i].id))
+				close(p->waiting[i].fd);
 			free(p->waiting[i].environment);
 		}
 		p->n_waiting = p->n_ending = p->live = 0;
@@ -126,7 +131,7 @@ static bool is_alive(const struct helper *h)
 {
 	struct pollfd fd = { .fd = h->fd, .events = POLLIN | POLLRDHUP };
 
-	return poll(&fd, 1, 0) == 0;
+	return warm_fd_is(h->fd, h->id) && poll(&fd, 1, 0) == 0;
 }
 
 static bool take_waiting(struct warm_pool *p, const char *environment, struct helper *ret_helper)
@@ -238,6 +243,7 @@ static int ask(struct warm_pool *p, const char *environment, const struct warm_b
 			give_up(p);
 			return rc;
 		}
+		h.id = warm_fd_id(h.fd);
 		warm_kernel_count(p->counters, WARM_KERNEL_COUNT_HELPERS, 1);
 	}
 	int64_t deadline_ms = timeout_ms > 0 ? warm_clock_ms() + timeout_ms : 0;

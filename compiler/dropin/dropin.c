@@ -2,12 +2,11 @@
 /*
  * libnvrtc.so.12 and .13 for programs that exist: NVRTC's own interface, cached.
  *
- * A handle of ours stands for a program. nvrtcCompileProgram asks the kernel cache; what comes
- * from there answers the getters. Whatever that can't answer (odd arguments, a second compile,
- * precompiled headers, a flow callback, an error's outputs) is done by the real library on a real
- * handle, made when it is first needed with all that was done to ours. So a program sees what
- * NVRTC would have shown it. Without WARM_CACHE_DIR, with WARM_NVRTC=off, or where the cache can't
- * be had, every call is the real library's.
+ * A handle of ours stands for a program. nvrtcCompileProgram asks the kernel cache, and what came
+ * from there answers the getters. What that can't answer (odd arguments, precompiled headers, a
+ * flow callback) is done by the real library on a real handle, made when it is needed with all
+ * that was done to ours; from then on that has the word. Without WARM_CACHE_DIR, with
+ * WARM_NVRTC=off, or where the cache can't be had, every handle is real from the start.
  *
  * Nothing happens before the first call: LD_PRELOAD reaches processes that never make one.
  */
@@ -33,7 +32,10 @@ enum {
 	OUT_OF_MEMORY = 1,
 	INVALID_INPUT = 3,
 	INVALID_PROGRAM = 4,
+	INVALID_OPTION = 5,
+	COMPILATION = 6,
 	NO_NAMES_AFTER_COMPILATION = 8,
+	NO_NAMES_BEFORE_COMPILATION = 9,
 	NAME_NOT_VALID = 10,
 	INTERNAL_ERROR = 11,
 	NO_PCH_ATTEMPTED = 13,
@@ -125,26 +127,26 @@ static void *real(enum name name)
 
 /* ---- programs ---- */
 
-enum state {
-	FRESH,	  /* not compiled; `real` may exist, then it has the same expressions */
-	ANSWERED, /* compiled by way of the cache: `result` */
-	FAILED,	  /* the same, and it doesn't compile: `code`, `log` */
-	REAL_ONE, /* `real` has all of it */
-};
-
 struct texts {
 	char **list;
 	size_t n;
 };
 
+/* A compile empties PTX and log; the other outputs and the lowered names stay until one makes new
+ * ones; the names are closed once the options were right. So does NVRTC, 12.0 to 13.5. */
 struct program {
-	enum state state;
-	real_program real;
+	real_program real; /* not NULL: it has the word */
 	char *source, *name;
-	struct texts header_names, headers, expressions, options;
-	struct warm_compile_result *result; /* its names live until the program ends */
-	int code;
-	char *log;
+	struct texts header_names, headers, expressions;
+	bool names_closed;
+	struct texts *compiles; /* the options of each, in order */
+	size_t n_compiles;
+	struct warm_compile_result **results; /* kept: names that were given live on */
+	size_t n_results;
+	/* what the getters show */
+	const struct warm_compile_result *last; /* NULL: none yet, or it failed */
+	const struct warm_compile_result *names, *outputs[WARM_OUTPUT_TILEIR + 1];
+	struct warm_compiler_error failure; /* of the last compile */
 };
 
 static void free_texts(struct texts *t)
@@ -185,9 +187,13 @@ static void free_program(struct program *p)
 	free_texts(&p->header_names);
 	free_texts(&p->headers);
 	free_texts(&p->expressions);
-	free_texts(&p->options);
-	warm_compile_result_free(p->result);
-	free(p->log);
+	for (size_t i = 0; i < p->n_compiles; i++)
+		free_texts(&p->compiles[i]);
+	free(p->compiles);
+	for (size_t i = 0; i < p->n_results; i++)
+		warm_compile_result_free(p->results[i]);
+	free(p->results);
+	warm_compiler_error_release(&p->failure);
 	free(p);
 }
 
@@ -197,37 +203,30 @@ EXPORTED int nvrtcDestroyProgram(struct program **prog);
 EXPORTED int nvrtcCompileProgram(struct program *p, int n, const char *const *options);
 EXPORTED int nvrtcAddNameExpression(struct program *p, const char *expression);
 
-/* Do to the real handle what was done to ours. What has been compiled is REAL_ONE then. */
+/* Make a real handle, and do to it what was done to ours. */
 static int make_real(struct program *p)
 {
-	if (p->real == NULL) {
-		int rc = REAL(nvrtcCreateProgram, (struct program **)&p->real, p->source, p->name,
-			      (int)p->headers.n, (const char *const *)p->headers.list,
-			      (const char *const *)p->header_names.list);
-		for (size_t i = 0; rc == SUCCESS && i < p->expressions.n; i++)
-			rc = REAL(nvrtcAddNameExpression, p->real, p->expressions.list[i]);
-		if (rc != SUCCESS) {
-			if (p->real != NULL)
-				(void)REAL(nvrtcDestroyProgram, (struct program **)&p->real);
-			p->real = NULL;
-			return rc;
-		}
+	real_program made = NULL;
+
+	if (p->real != NULL)
+		return SUCCESS;
+	int rc = REAL(nvrtcCreateProgram, (struct program **)&made, p->source, p->name,
+		      (int)p->headers.n, (const char *const *)p->headers.list,
+		      (const char *const *)p->header_names.list);
+	for (size_t i = 0; rc == SUCCESS && i < p->expressions.n; i++)
+		rc = REAL(nvrtcAddNameExpression, made, p->expressions.list[i]);
+	if (rc != SUCCESS) {
+		if (made != NULL)
+			(void)REAL(nvrtcDestroyProgram, (struct program **)&made);
+		return rc;
 	}
-	if (p->state == ANSWERED || p->state == FAILED) {
-		/* That code is known already. */
-		(void)REAL(nvrtcCompileProgram, p->real, (int)p->options.n,
-			   (const char *const *)p->options.list);
-		p->state = REAL_ONE;
-	}
+	/* Their codes are known already. */
+	for (size_t i = 0; i < p->n_compiles; i++)
+		(void)REAL(nvrtcCompileProgram, made, (int)p->compiles[i].n,
+			   (const char *const *)p->compiles[i].list);
+	p->real = made;
 	return SUCCESS;
 }
-
-/* Make the real handle and call the real function of the same name on it. */
-#define ON_REAL(p, name, ...)                                                \
-	__extension__({                                                      \
-		int made = make_real(p);                                     \
-		made != SUCCESS ? made : REAL(name, (p)->real, __VA_ARGS__); \
-	})
 
 /* ---- create and destroy ---- */
 
@@ -272,7 +271,6 @@ int nvrtcCreateProgram(struct program **prog, const char *src, const char *name,
 	if (lib.compiler == NULL || is_odd(src, n, headers, include_names)) {
 		rc = REAL(nvrtcCreateProgram, (struct program **)&p->real, src, name, n, headers,
 			  include_names);
-		p->state = REAL_ONE;
 	} else {
 		p->source = strdup(src);
 		p->name = name != NULL ? strdup(name) : NULL;
@@ -321,7 +319,6 @@ int __nvrtcCPEx(struct program **prog, const char *src, const char *name, int n,
 		free_program(p);
 		return rc;
 	}
-	p->state = REAL_ONE;
 	*prog = p;
 	return SUCCESS;
 }
@@ -330,7 +327,7 @@ int __nvrtcCPEx(struct program **prog, const char *src, const char *name, int n,
 
 static bool is_for_the_real_one(const struct program *p, int n, const char *const *options)
 {
-	if (p->state != FRESH || n < 0 || (n > 0 && options == NULL))
+	if (p->real != NULL || (n > 0 && options == NULL))
 		return true;
 	for (int i = 0; i < n; i++)
 		if (options[i] == NULL || warm_option_is_untraceable((struct warm_kernel_text){
@@ -339,13 +336,46 @@ static bool is_for_the_real_one(const struct program *p, int n, const char *cons
 	return false;
 }
 
-/* False: the cache's way is closed, by lack of memory or a helper that can't. */
-static bool compile_by_cache(struct program *p, int n, const char *const *options)
+/* Room for one more compile and its result. */
+static bool reserve(struct program *p, int n, const char *const *options)
+{
+	struct texts *compiles = realloc(p->compiles, (p->n_compiles + 1) * sizeof(*compiles));
+
+	if (compiles != NULL)
+		p->compiles = compiles;
+	struct warm_compile_result **results = realloc(p->results,
+						       (p->n_results + 1) * sizeof(*results));
+	if (results != NULL)
+		p->results = results;
+	if (compiles == NULL || results == NULL)
+		return false;
+	struct texts *one = &p->compiles[p->n_compiles];
+	*one = (struct texts){ NULL, 0 };
+	if (copy_texts(one, (size_t)n, options) == SUCCESS)
+		return true;
+	free_texts(one);
+	return false;
+}
+
+static void show(struct program *p, struct warm_compile_result *result)
+{
+	p->results[p->n_results++] = result;
+	p->last = p->names = result;
+	p->names_closed = true;
+	for (int k = 0; k <= WARM_OUTPUT_TILEIR; k++)
+		if (warm_compile_result_output(result, (enum warm_output)k, NULL) != NULL)
+			p->outputs[k] = result;
+}
+
+/* False: the cache's way is closed, by lack of memory, a helper that can't, or an outcome that
+ * isn't known to the last detail. */
+static bool compile_by_cache(struct program *p, int n, const char *const *options, int *ret_code)
 {
 	struct warm_compiler_error error = WARM_COMPILER_ERROR_INIT;
 	struct warm_header *headers = calloc(p->headers.n + 1, sizeof(*headers));
+	struct warm_compile_result *result = NULL;
 
-	if (headers == NULL || copy_texts(&p->options, (size_t)n, options) != SUCCESS) {
+	if (headers == NULL || !reserve(p, n, options)) {
 		free(headers);
 		return false;
 	}
@@ -363,32 +393,45 @@ static bool compile_by_cache(struct program *p, int n, const char *const *option
 		.name_expressions = (const char *const *)p->expressions.list,
 		.n_name_expressions = p->expressions.n,
 	};
-	int rc = warm_compiler_compile(lib.compiler, &program, &p->result, &error);
+	int rc = warm_compiler_compile(lib.compiler, &program, &result, &error);
 	free(headers);
-	if (rc == WARM_COMPILER_OK) {
-		p->state = ANSWERED;
-		p->code = SUCCESS;
-	} else if (rc == WARM_COMPILER_COMPILE_ERROR) {
-		p->state = FAILED;
-		p->code = error.nvrtc_result;
-		p->log = error.log;
-		error.log = NULL;
+	*ret_code = error.nvrtc_result;
+	/* ptxas refused it: that takes the cubin away, and after a success new names stay. */
+	bool refused = rc == WARM_COMPILER_COMPILE_ERROR && error.ptx != NULL;
+	bool known = rc == WARM_COMPILER_OK ||
+		     (rc == WARM_COMPILER_COMPILE_ERROR &&
+		      (error.nvrtc_result == INVALID_OPTION || error.nvrtc_result == COMPILATION) &&
+		      !(refused && p->names != NULL));
+	if (!known) {
+		free_texts(&p->compiles[p->n_compiles]);
+		warm_compiler_error_release(&error);
+		return false;
 	}
-	warm_compiler_error_release(&error);
-	return p->state != FRESH;
+	p->n_compiles++;
+	p->last = NULL;
+	warm_compiler_error_release(&p->failure);
+	p->failure = error;
+	if (rc == WARM_COMPILER_OK)
+		show(p, result);
+	else if (error.nvrtc_result != INVALID_OPTION)
+		p->names_closed = true;
+	if (refused)
+		p->outputs[WARM_OUTPUT_CUBIN] = NULL;
+	return true;
 }
 
 int nvrtcCompileProgram(struct program *p, int n, const char *const *options)
 {
+	int code = SUCCESS;
+
 	if (p == NULL)
 		return INVALID_PROGRAM;
-	if (!is_for_the_real_one(p, n, options) && compile_by_cache(p, n, options))
-		return p->code;
+	if (n < 0)
+		return INVALID_INPUT;
+	if (!is_for_the_real_one(p, n, options) && compile_by_cache(p, n, options, &code))
+		return code;
 	int rc = make_real(p);
-	if (rc != SUCCESS)
-		return rc;
-	p->state = REAL_ONE;
-	return REAL(nvrtcCompileProgram, p->real, n, options);
+	return rc != SUCCESS ? rc : REAL(nvrtcCompileProgram, p->real, n, options);
 }
 
 /* ---- names ---- */
@@ -399,13 +442,9 @@ int nvrtcAddNameExpression(struct program *p, const char *expression)
 		return INVALID_PROGRAM;
 	if (expression == NULL)
 		return INVALID_INPUT;
-	if (p->state == ANSWERED)
-		return NO_NAMES_AFTER_COMPILATION;
-	if (p->state != FRESH)
-		return ON_REAL(p, nvrtcAddNameExpression, expression);
-	int rc = add_text(&p->expressions, expression);
-	return rc == SUCCESS && p->real != NULL ? REAL(nvrtcAddNameExpression, p->real, expression)
-						: rc;
+	if (p->real != NULL)
+		return REAL(nvrtcAddNameExpression, p->real, expression);
+	return p->names_closed ? NO_NAMES_AFTER_COMPILATION : add_text(&p->expressions, expression);
 }
 
 EXPORTED int nvrtcGetLoweredName(struct program *p, const char *expression, const char **ret);
@@ -415,67 +454,76 @@ int nvrtcGetLoweredName(struct program *p, const char *expression, const char **
 		return INVALID_PROGRAM;
 	if (expression == NULL || ret == NULL)
 		return INVALID_INPUT;
-	if (p->state == ANSWERED) {
-		bool given = false;
-		for (size_t i = 0; i < p->expressions.n; i++)
-			given = given || strcmp(p->expressions.list[i], expression) == 0;
-		*ret = given ? warm_compile_result_lowered_name(p->result, expression) : NULL;
-		if (!given)
-			return NAME_NOT_VALID;
-		if (*ret != NULL)
-			return SUCCESS;
-	}
-	return ON_REAL(p, nvrtcGetLoweredName, expression, ret);
+	if (p->real != NULL)
+		return REAL(nvrtcGetLoweredName, p->real, expression, ret);
+	*ret = NULL;
+	if (p->names == NULL)
+		return NO_NAMES_BEFORE_COMPILATION;
+	*ret = warm_compile_result_lowered_name(p->names, expression);
+	return *ret != NULL ? SUCCESS : NAME_NOT_VALID;
 }
 
 /* ---- outputs ---- */
 
-static size_t output_bytes(const struct program *p, enum warm_output kind)
+/* PTX, of the last compile alone, is a string: none is an empty one. */
+static const char *ptx_of(const struct program *p, size_t *ret_bytes)
 {
-	size_t bytes;
+	const char *ptx = p->failure.ptx;
 
-	(void)warm_compile_result_output(p->result, kind, &bytes);
-	/* No PTX is an empty string. */
-	return kind == WARM_OUTPUT_PTX && bytes == 0 ? 1 : bytes;
+	if (p->last != NULL)
+		ptx = warm_compile_result_output(p->last, WARM_OUTPUT_PTX, NULL);
+	ptx = ptx != NULL ? ptx : "";
+	*ret_bytes = strlen(ptx) + 1;
+	return ptx;
 }
 
-static int put_output(const struct program *p, enum warm_output kind, char *out)
+static const void *output_of(const struct program *p, enum warm_output kind, size_t *ret_bytes)
+{
+	if (kind == WARM_OUTPUT_PTX)
+		return ptx_of(p, ret_bytes);
+	if (p->outputs[kind] != NULL)
+		return warm_compile_result_output(p->outputs[kind], kind, ret_bytes);
+	*ret_bytes = 0;
+	return "";
+}
+
+static int put_size(const struct program *p, enum warm_output kind, size_t *ret)
+{
+	(void)output_of(p, kind, ret);
+	return SUCCESS;
+}
+
+static int put_output(const struct program *p, enum warm_output kind, char *ret)
 {
 	size_t bytes;
-	const void *data = warm_compile_result_output(p->result, kind, &bytes);
+	const void *data = output_of(p, kind, &bytes);
 
-	if (bytes > 0)
-		memcpy(out, data, bytes);
-	else if (kind == WARM_OUTPUT_PTX)
-		out[0] = '\0';
+	memcpy(ret, data, bytes);
 	return SUCCESS;
 }
 
 /* nvrtcGet<what>Size and nvrtcGet<what>. `lacking`: whether the real library has none; asked only
  * of what some releases lack, so that a hit doesn't load it. */
-#define GETTERS(what, kind, lacking)                                        \
-	EXPORTED int nvrtcGet##what##Size(struct program *p, size_t *ret);  \
-	int nvrtcGet##what##Size(struct program *p, size_t *ret)            \
-	{                                                                   \
-		if (lacking)                                                \
-			return INTERNAL_ERROR;                              \
-		if (p == NULL || ret == NULL)                               \
-			return p == NULL ? INVALID_PROGRAM : INVALID_INPUT; \
-		if (p->state != ANSWERED)                                   \
-			return ON_REAL(p, nvrtcGet##what##Size, ret);       \
-		*ret = output_bytes(p, kind);                               \
-		return SUCCESS;                                             \
-	}                                                                   \
-	EXPORTED int nvrtcGet##what(struct program *p, char *ret);          \
-	int nvrtcGet##what(struct program *p, char *ret)                    \
-	{                                                                   \
-		if (lacking)                                                \
-			return INTERNAL_ERROR;                              \
-		if (p == NULL || ret == NULL)                               \
-			return p == NULL ? INVALID_PROGRAM : INVALID_INPUT; \
-		if (p->state != ANSWERED)                                   \
-			return ON_REAL(p, nvrtcGet##what, ret);             \
-		return put_output(p, kind, ret);                            \
+#define GETTERS(what, kind, lacking)                                              \
+	EXPORTED int nvrtcGet##what##Size(struct program *p, size_t *ret);        \
+	int nvrtcGet##what##Size(struct program *p, size_t *ret)                  \
+	{                                                                         \
+		if (lacking)                                                      \
+			return INTERNAL_ERROR;                                    \
+		if (p == NULL || ret == NULL)                                     \
+			return p == NULL ? INVALID_PROGRAM : INVALID_INPUT;       \
+		return p->real != NULL ? REAL(nvrtcGet##what##Size, p->real, ret) \
+				       : put_size(p, kind, ret);                  \
+	}                                                                         \
+	EXPORTED int nvrtcGet##what(struct program *p, char *ret);                \
+	int nvrtcGet##what(struct program *p, char *ret)                          \
+	{                                                                         \
+		if (lacking)                                                      \
+			return INTERNAL_ERROR;                                    \
+		if (p == NULL || ret == NULL)                                     \
+			return p == NULL ? INVALID_PROGRAM : INVALID_INPUT;       \
+		return p->real != NULL ? REAL(nvrtcGet##what, p->real, ret)       \
+				       : put_output(p, kind, ret);                \
 	}
 
 GETTERS(PTX, WARM_OUTPUT_PTX, false)
@@ -485,11 +533,15 @@ GETTERS(NVVM, WARM_OUTPUT_LTOIR, false) /* an older name of the same */
 GETTERS(OptiXIR, WARM_OUTPUT_OPTIXIR, false)
 GETTERS(TileIR, WARM_OUTPUT_TILEIR, real(REAL_nvrtcGetTileIR) == NULL)
 
-static const char *log_of(const struct program *p)
+/* It may hold NULs of its own at its end. */
+static const char *log_of(const struct program *p, size_t *ret_bytes)
 {
-	if (p->state == ANSWERED)
-		return warm_compile_result_log(p->result);
-	return p->log != NULL ? p->log : "";
+	if (p->last != NULL) {
+		*ret_bytes = warm_compile_result_log_bytes(p->last) + 1;
+		return warm_compile_result_log(p->last);
+	}
+	*ret_bytes = p->failure.log_bytes + 1;
+	return p->failure.log != NULL ? p->failure.log : "";
 }
 
 EXPORTED int nvrtcGetProgramLogSize(struct program *p, size_t *ret);
@@ -497,20 +549,23 @@ int nvrtcGetProgramLogSize(struct program *p, size_t *ret)
 {
 	if (p == NULL || ret == NULL)
 		return p == NULL ? INVALID_PROGRAM : INVALID_INPUT;
-	if (p->state != ANSWERED && p->state != FAILED)
-		return ON_REAL(p, nvrtcGetProgramLogSize, ret);
-	*ret = strlen(log_of(p)) + 1;
+	if (p->real != NULL)
+		return REAL(nvrtcGetProgramLogSize, p->real, ret);
+	(void)log_of(p, ret);
 	return SUCCESS;
 }
 
 EXPORTED int nvrtcGetProgramLog(struct program *p, char *ret);
 int nvrtcGetProgramLog(struct program *p, char *ret)
 {
+	size_t bytes;
+
 	if (p == NULL || ret == NULL)
 		return p == NULL ? INVALID_PROGRAM : INVALID_INPUT;
-	if (p->state != ANSWERED && p->state != FAILED)
-		return ON_REAL(p, nvrtcGetProgramLog, ret);
-	memcpy(ret, log_of(p), strlen(log_of(p)) + 1);
+	if (p->real != NULL)
+		return REAL(nvrtcGetProgramLog, p->real, ret);
+	const char *log = log_of(p, &bytes);
+	memcpy(ret, log, bytes);
 	return SUCCESS;
 }
 
@@ -523,10 +578,7 @@ int nvrtcGetPCHCreateStatus(struct program *p)
 		return INTERNAL_ERROR;
 	if (p == NULL)
 		return INVALID_PROGRAM;
-	if (p->state == ANSWERED)
-		return NO_PCH_ATTEMPTED;
-	int rc = make_real(p);
-	return rc != SUCCESS ? rc : REAL(nvrtcGetPCHCreateStatus, p->real);
+	return p->real != NULL ? REAL(nvrtcGetPCHCreateStatus, p->real) : NO_PCH_ATTEMPTED;
 }
 
 EXPORTED int nvrtcGetPCHHeapSizeRequired(struct program *p, size_t *ret);
@@ -536,8 +588,8 @@ int nvrtcGetPCHHeapSizeRequired(struct program *p, size_t *ret)
 		return INTERNAL_ERROR;
 	if (p == NULL || ret == NULL)
 		return p == NULL ? INVALID_PROGRAM : INVALID_INPUT;
-	if (p->state != ANSWERED)
-		return ON_REAL(p, nvrtcGetPCHHeapSizeRequired, ret);
+	if (p->real != NULL)
+		return REAL(nvrtcGetPCHHeapSizeRequired, p->real, ret);
 	*ret = 0;
 	return SUCCESS;
 }
@@ -548,12 +600,10 @@ int nvrtcSetFlowCallback(struct program *p, int (*callback)(void *, void *), voi
 {
 	if (real(REAL_nvrtcSetFlowCallback) == NULL)
 		return INTERNAL_ERROR;
-	if (p == NULL)
-		return INVALID_PROGRAM;
-	int rc = ON_REAL(p, nvrtcSetFlowCallback, callback, payload);
-	if (rc == SUCCESS)
-		p->state = REAL_ONE;
-	return rc;
+	if (p == NULL || callback == NULL)
+		return p == NULL ? INVALID_PROGRAM : INVALID_INPUT;
+	int rc = make_real(p);
+	return rc != SUCCESS ? rc : REAL(nvrtcSetFlowCallback, p->real, callback, payload);
 }
 
 /* ---- what knows no program ---- */

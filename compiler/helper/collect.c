@@ -10,7 +10,7 @@
 
 /* One path that counts. */
 struct seen {
-	const char *path; /* absolute */
+	char *path; /* absolute */
 	bool opened, found;
 	bool apart; /* only its identity was asked for, and it is no other's */
 	bool below_base, below_cwd;
@@ -28,6 +28,7 @@ struct collect {
 	const char *name;	    /* base name */
 	struct seen *seen;
 	size_t n_seen;
+	bool failed;	/* no memory */
 	bool bound;	/* right for this directory and current directory alone */
 	bool bound_cwd; /* right for this current directory alone */
 };
@@ -203,7 +204,11 @@ static void bind(struct collect *c)
 		/* A header in memory looks in the current directory for what it quotes. */
 		bool by_cwd = s->below_cwd &&
 			      (relative_include || (q->n_headers > 0 && c->dir[0] != '\0'));
-		if (s->below_base && (spelled || by_cwd || is_below_include(q, s->path)))
+		/* A warning names a header beside the program by the program's directory. */
+		bool told = s->found &&
+			    warm_text_contains(c->a->log,
+					       s->path + (s->below_base ? strlen(c->base) + 1 : 0));
+		if (s->below_base && (spelled || by_cwd || told || is_below_include(q, s->path)))
 			c->bound = true;
 		c->bound_cwd = c->bound_cwd || by_cwd;
 	}
@@ -246,6 +251,19 @@ static void see_file(struct collect *c, const struct warm_traced *t, struct seen
 		c->bound = true;
 }
 
+/* NVRTC 13 makes paths absolute by itself. */
+static char *absolute(struct collect *c, const char *path)
+{
+	char *made = NULL;
+
+	if (path[0] == '/')
+		made = strdup(path);
+	else if (asprintf(&made, "%s/%s", c->cwd, path) < 0)
+		made = NULL;
+	c->failed = c->failed || made == NULL;
+	return made;
+}
+
 /* One path's looks: those of fopen count, if there are any. */
 static void see(struct collect *c, const struct warm_traced *looks, size_t n)
 {
@@ -264,11 +282,13 @@ static void see(struct collect *c, const struct warm_traced *looks, size_t n)
 	bool dir = t->found && S_ISDIR(t->st.st_mode);
 	if (dir && !t->opened)
 		return;
-	*s = (struct seen){ .path = t->path,
+	*s = (struct seen){ .path = absolute(c, t->path),
 			    .opened = t->opened,
-			    .found = t->found && !dir,
-			    .below_base = is_below(t->path, c->base),
-			    .below_cwd = is_below(t->path, c->cwd) };
+			    .found = t->found && !dir };
+	if (s->path == NULL)
+		return;
+	s->below_base = is_below(s->path, c->base);
+	s->below_cwd = is_below(s->path, c->cwd);
 	c->n_seen++;
 	if (s->found)
 		see_file(c, t, s);
@@ -281,7 +301,7 @@ static bool is_builtin(const char *path)
 {
 	const char *slash = strrchr(path, '/');
 
-	return slash == NULL || strncmp(slash + 1, "__nv_", 5) == 0;
+	return strncmp(slash != NULL ? slash + 1 : path, "__nv_", 5) == 0;
 }
 
 /* The program and headers in memory are looked for as well, by stat: a file of their name would
@@ -303,6 +323,8 @@ static void set_apart(struct collect *c)
 	for (size_t i = 0; i < c->n_seen; i++)
 		if (reads || !c->seen[i].apart)
 			c->seen[kept++] = c->seen[i];
+		else
+			free(c->seen[i].path);
 	c->n_seen = kept;
 }
 
@@ -404,5 +426,7 @@ int warm_collect(const struct warm_wire_request *q, const struct warm_wire_respo
 	see_all(&c, traced, n);
 	bind(&c);
 	put_all(&c);
-	return ret_collected->encoded.failed ? warm_error_nomem(err, n) : 0;
+	for (size_t i = 0; i < c.n_seen; i++)
+		free(c.seen[i].path);
+	return c.failed || ret_collected->encoded.failed ? warm_error_nomem(err, n) : 0;
 }

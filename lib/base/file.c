@@ -187,6 +187,22 @@ int warm_file_load(int dir_fd, const char *path, size_t max_bytes, char **ret_da
 	return load_fd(fd, path, max_bytes, ret_data, ret_bytes, err);
 }
 
+struct warm_fd_id warm_fd_id(int fd)
+{
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) != 0)
+		return (struct warm_fd_id){ 0, 0 };
+	return (struct warm_fd_id){ st.st_dev, st.st_ino };
+}
+
+bool warm_fd_is(int fd, struct warm_fd_id id)
+{
+	struct warm_fd_id now = warm_fd_id(fd);
+
+	return now.ino != 0 && now.dev == id.dev && now.ino == id.ino;
+}
+
 int warm_file_close(int *fd, struct warm_error *err)
 {
 	int closing = take_fd(fd);

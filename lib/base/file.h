@@ -46,6 +46,14 @@ int warm_file_load(int dir_fd, const char *path, size_t max_bytes, char **ret_da
 int warm_file_replace(int dir_fd, const char *path, const void *data, size_t bytes, mode_t mode,
 		      bool durable, struct warm_error *err) WARM_CHECKED;
 
+/* Which file a descriptor is of. A program may close all that it knows nothing of, and open others
+ * under their numbers: whoever keeps one that it doesn't own asks first. */
+struct warm_fd_id {
+	uint64_t dev, ino;
+};
+struct warm_fd_id warm_fd_id(int fd); /* zeros when it is closed */
+bool warm_fd_is(int fd, struct warm_fd_id id);
+
 /* Close a written file; its result counts. `*fd` becomes -1 in any case. */
 int warm_file_close(int *fd, struct warm_error *err) WARM_CHECKED;
 

@@ -1281,8 +1281,8 @@ def cuda_bindings_sees_no_difference(t):
 def cupy_sees_no_difference(t):
     """It names each program after a directory of its own."""
     include = os.environ.get("TEST_CUDA_INCLUDE", "")
-    _unmodified(t, CUPY, [("miss", "kern.cu"), ("miss", ""), ("error", "bad.cu")],
-                [("hit", "kern.cu"), ("hit", ""), ("error", "bad.cu")],
+    _unmodified(t, CUPY, [("miss", "kern.cu"), ("miss", "default_program"), ("error", "bad.cu")],
+                [("hit", "kern.cu"), ("hit", "default_program"), ("error", "bad.cu")],
                 include, include + "/cccl")
 
 

@@ -65,13 +65,16 @@ struct warm_compiler_error {
 	int status;	  /* enum warm_compiler_status */
 	int nvrtc_result; /* nvrtcResult, 0 when NVRTC wasn't asked */
 	char message[512];
-	char *log; /* NVRTC's whole log, or NULL; freed by warm_compiler_error_release() */
+	/* Freed by warm_compiler_error_release(): */
+	char *log; /* NVRTC's whole log, or NULL */
+	char *ptx; /* PTX that was made before it failed, as when ptxas refuses it, or NULL */
+	size_t log_bytes; /* of the log, which may end in more NULs than one; that isn't counted */
 };
 
 /* Start with this, or with zeros. Functions that fail overwrite it; release it before it goes. */
-#define WARM_COMPILER_ERROR_INIT \
-	{                        \
-		0, 0, "", NULL   \
+#define WARM_COMPILER_ERROR_INIT        \
+	{                               \
+		0, 0, "", NULL, NULL, 0 \
 	}
 WARM_COMPILER_API void warm_compiler_error_release(struct warm_compiler_error *error);
 
@@ -180,8 +183,9 @@ WARM_COMPILER_API void warm_compile_result_free(struct warm_compile_result *resu
 /* One of the outputs; NULL and 0 bytes when the options didn't ask for it. */
 WARM_COMPILER_API const void *warm_compile_result_output(const struct warm_compile_result *result,
 							 enum warm_output kind, size_t *ret_bytes);
-/* NVRTC's log, "" when empty. */
+/* NVRTC's log, "" when empty; and its length, for it may end in more NULs than one. */
 WARM_COMPILER_API const char *warm_compile_result_log(const struct warm_compile_result *result);
+WARM_COMPILER_API size_t warm_compile_result_log_bytes(const struct warm_compile_result *result);
 /* The lowered name of an expression that the program gave; NULL when it gave no such. */
 WARM_COMPILER_API const char *
 warm_compile_result_lowered_name(const struct warm_compile_result *result,

@@ -33,6 +33,8 @@ class Error(ctypes.Structure):
         ("nvrtc_result", c_int),
         ("message", c_char * 512),
         ("log", c_char_p),
+        ("ptx", c_char_p),
+        ("log_bytes", c_size_t),
     ]
 
 
