@@ -147,6 +147,13 @@ $(B)/bench/%: $(B)/obj/bench/%.o $(SYNC) $(filter-out $(BASE) $(KERNEL),$(COMPIL
 fuzz:
 	$(Q)scripts/fuzz
 
+# The drop-in under real torch: a download of 5 GB, kept for the next time.
+.PHONY: test-torch
+test-torch:
+	$(Q)scripts/setup demo
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)python3 tests/integration/torch_dropin.py
+
 # A wheel and an archive for any Linux with glibc 2.28.
 .PHONY: dist
 dist: setup
