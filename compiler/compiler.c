@@ -312,8 +312,6 @@ static const char *check_program(const struct warm_compile_program *p)
 {
 	if (p->source == NULL)
 		return "program.source is NULL";
-	if (memchr(p->source, 0, p->source_bytes) != NULL)
-		return "program.source holds a NUL byte";
 	if (p->n_options > 0 && p->options == NULL)
 		return "program.options is NULL";
 	for (size_t i = 0; i < p->n_options; i++)
@@ -324,14 +322,23 @@ static const char *check_program(const struct warm_compile_program *p)
 	for (size_t i = 0; i < p->n_headers; i++) {
 		if (p->headers[i].name == NULL || p->headers[i].source == NULL)
 			return "an element of program.headers holds NULL";
-		if (memchr(p->headers[i].source, 0, p->headers[i].source_bytes) != NULL)
-			return "an element of program.headers holds a NUL byte";
 	}
 	if (p->n_name_expressions > 0 && p->name_expressions == NULL)
 		return "program.name_expressions is NULL";
 	for (size_t i = 0; i < p->n_name_expressions; i++)
 		if (p->name_expressions[i] == NULL)
 			return "an element of program.name_expressions is NULL";
+	return NULL;
+}
+
+/* NVRTC would read up to it alone. What holds one is never stored, so only a miss looks. */
+static const char *check_texts(const struct warm_compile_program *p)
+{
+	if (memchr(p->source, 0, p->source_bytes) != NULL)
+		return "program.source holds a NUL byte";
+	for (size_t i = 0; i < p->n_headers; i++)
+		if (memchr(p->headers[i].source, 0, p->headers[i].source_bytes) != NULL)
+			return "an element of program.headers holds a NUL byte";
 	return NULL;
 }
 
@@ -733,7 +740,10 @@ static int miss(struct call *call, struct warm_compile_result **ret_result, bool
 	const struct warm_compile_program *program = call->program;
 	struct inputs *p = &call->inputs;
 	char why[WARM_WHY_BYTES] = "";
+	const char *wrong = check_texts(program);
 
+	if (wrong != NULL)
+		return fail(error, WARM_COMPILER_INVALID, "%s", wrong);
 	scope_free struct warm_wire_header *headers = calloc(program->n_headers + 1,
 							     sizeof(*headers));
 	if (headers == NULL)

@@ -126,24 +126,60 @@ static size_t list_variants(int cache_fd, const char *dir_path, struct variant *
 	return n;
 }
 
+static bool read_recent(struct warm_entries *e, struct warm_hash128 fingerprint,
+			const struct warm_kernel_inputs *in, char ret_name[33],
+			struct warm_stored *ret_stored)
+{
+	size_t at = fingerprint.high % 256;
+	struct warm_hash128 deps = { e->recent[at].low, e->recent[at].high };
+	char path[128];
+
+	ret_name[0] = '\0';
+	if (e->recent[at].fingerprint != fingerprint.low)
+		return false;
+	warm_hash128_hex(deps, ret_name);
+	warm_kernel_entry_path(fingerprint, &deps, path);
+	return read_entry(e, path, fingerprint, in, ret_stored);
+}
+
+static void remember(struct warm_entries *e, struct warm_hash128 fingerprint,
+		     const struct warm_stored *s)
+{
+	size_t at = fingerprint.high % 256;
+	struct warm_hash128 deps = warm_kernel_deps_digest(s->entry.deps);
+
+	e->recent[at].low = deps.low;
+	e->recent[at].high = deps.high;
+	e->recent[at].fingerprint = fingerprint.low;
+}
+
 bool warm_entries_read_variant(struct warm_entries *e, struct warm_hash128 fingerprint,
 			       const struct warm_kernel_inputs *in, warm_entry_holds_fn holds,
 			       void *arg, struct warm_stored *ret_stored)
 {
 	struct variant variants[MAX_VARIANTS];
-	char path[128], dir[136], variant_path[208];
+	char path[128], dir[136], variant_path[208], recent[33];
+	struct warm_stored s;
 
 	if (e->cache_fd < 0)
 		return false;
+	if (read_recent(e, fingerprint, in, recent, &s)) {
+		if (holds(arg, &s)) {
+			*ret_stored = s;
+			return true;
+		}
+		warm_stored_release(&s);
+	}
 	warm_kernel_entry_path(fingerprint, NULL, path);
 	snprintf(dir, sizeof(dir), "%s.d", path);
 	size_t n = list_variants(e->cache_fd, dir, variants);
 	for (size_t i = 0; i < n; i++) {
-		struct warm_stored s;
 		snprintf(variant_path, sizeof(variant_path), "%s/%.32s", dir, variants[i].name);
-		if (!read_entry(e, variant_path, fingerprint, in, &s))
+		if (strcmp(variants[i].name, recent) == 0 ||
+		    !read_entry(e, variant_path, fingerprint, in, &s))
 			continue;
 		if (holds(arg, &s)) {
+			remember(e, fingerprint, &s);
 			*ret_stored = s;
 			return true;
 		}

@@ -20,6 +20,11 @@ struct warm_entries {
 	struct warm_kernel_counters *counters;
 	_Atomic uint64_t unswept_bytes; /* stored since the last sweep */
 	atomic_flag sweeping;
+	/* Which variant of a program held last; mixed up by two writers it names none, or one that is
+	 * looked at like any other. */
+	struct {
+		_Atomic uint64_t fingerprint, low, high;
+	} recent[256];
 };
 
 /* An entry and the bytes that it views. */
@@ -37,7 +42,7 @@ void warm_stored_release(struct warm_stored *stored);
 bool warm_entries_read(struct warm_entries *entries, struct warm_hash128 fingerprint,
 		       const struct warm_kernel_inputs *inputs, struct warm_stored *ret_stored);
 
-/* The variants of a program with dependencies, newest first, until `holds` takes one. */
+/* The variants of a program with dependencies, the one that held last and then newest first, until `holds` takes one. */
 typedef bool (*warm_entry_holds_fn)(void *arg, const struct warm_stored *stored);
 bool warm_entries_read_variant(struct warm_entries *entries, struct warm_hash128 fingerprint,
 			       const struct warm_kernel_inputs *inputs, warm_entry_holds_fn holds,

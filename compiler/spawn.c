@@ -84,13 +84,17 @@ static int build_environment(const char *lines, char *ret_env[MAX_ENVIRONMENT],
 {
 	size_t n = 0;
 
-	while (*lines != '\0' && n + 2 < MAX_ENVIRONMENT) {
+	while (*lines != '\0' && n + 3 < MAX_ENVIRONMENT) {
 		size_t bytes = strcspn(lines, "\n");
 		ret_env[n] = strndup(lines, bytes);
 		if (ret_env[n++] == NULL)
 			return warm_error_nomem(err, bytes);
 		lines += bytes + (lines[bytes] == '\n');
 	}
+	/* Large pages for NVRTC's heap of 100 MB: 5% less time. */
+	ret_env[n] = strdup("GLIBC_TUNABLES=glibc.malloc.hugetlb=1");
+	if (ret_env[n++] == NULL)
+		return warm_error_nomem(err, 1);
 	/* So that the builtins find libstdc++ where the image keeps it. */
 	const char *libraries = getenv("LD_LIBRARY_PATH");
 	if (libraries != NULL && asprintf(&ret_env[n], "LD_LIBRARY_PATH=%s", libraries) < 0)

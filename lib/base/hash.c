@@ -1,14 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/base/hash.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
+#include "lib/base/hash_avx2.h"
+
+enum { LONG_BYTES = 1024 }; /* below, the call costs more than the vectors win */
+
+#if WARM_HASH_AVX2
+static bool has_avx2(size_t bytes)
+{
+	return bytes >= LONG_BYTES && __builtin_cpu_supports("avx2");
+}
+#endif
 
 struct warm_hasher {
 	XXH3_state_t state;
@@ -21,7 +30,12 @@ uint64_t warm_hash64(const void *data, size_t bytes)
 
 struct warm_hash128 warm_hash128(const void *data, size_t bytes)
 {
+#if WARM_HASH_AVX2
+	XXH128_hash_t h = has_avx2(bytes) ? warm_xxh128_avx2(data, bytes)
+					  : XXH3_128bits(data, bytes);
+#else
 	XXH128_hash_t h = XXH3_128bits(data, bytes);
+#endif
 
 	return (struct warm_hash128){ h.low64, h.high64 };
 }
@@ -47,6 +61,12 @@ void warm_hasher_reset(struct warm_hasher *h)
 
 void warm_hasher_add(struct warm_hasher *h, const void *data, size_t bytes)
 {
+#if WARM_HASH_AVX2
+	if (has_avx2(bytes)) {
+		warm_xxh_update_avx2(&h->state, data, bytes);
+		return;
+	}
+#endif
 	if (bytes != 0)
 		XXH3_128bits_update(&h->state, data, bytes);
 }

@@ -357,7 +357,7 @@ static void store_variant(struct shelf *h, uint64_t id, const char *dep, int64_t
 	set_times(h->s.fd, path, mtime_s * 1000000000, mtime_s * 1000000000);
 }
 
-TEST(variants_are_offered_newest_first_until_one_holds)
+TEST(variants_are_offered_the_last_that_held_then_newest_first)
 {
 	scope_shelf struct shelf h;
 	struct wanted w = { 0 };
@@ -371,9 +371,13 @@ TEST(variants_are_offered_newest_first_until_one_holds)
 	assert_true(has_variant(&h, 1, &w));
 	assert_int_equal(w.asked, 3);
 	assert_string_equal(w.first, "/c.h");
-	w.dep = "/c.h";
+	/* The one that held last goes first. */
 	assert_true(has_variant(&h, 1, &w));
 	assert_int_equal(w.asked, 1);
+	w.dep = "/c.h";
+	assert_true(has_variant(&h, 1, &w));
+	assert_int_equal(w.asked, 2);
+	assert_string_equal(w.first, "/a.h");
 	w.dep = NULL;
 	assert_false(has_variant(&h, 1, &w));
 	assert_int_equal(w.asked, 3);
@@ -421,7 +425,8 @@ TEST(a_variant_that_is_bad_is_passed_over)
 	assert_int_equal(
 		shell("cp %s/other $(dirname %s)/tmp.0123456789abcdef", h.s.path, g.gl_pathv[0]),
 		0);
-	assert_true(has_variant(&h, 1, &w));
+	w.dep = "/none.h";
+	assert_false(has_variant(&h, 1, &w));
 	assert_int_equal(counted(&h, WARM_KERNEL_COUNT_BAD_ENTRIES), 2); /* the flipped one again */
 	globfree(&g);
 }
@@ -775,7 +780,7 @@ int main(void)
 		cmocka_unit_test(without_a_directory_nothing_is_found),
 		cmocka_unit_test(what_is_no_whole_entry_of_these_inputs_is_counted_and_not_read),
 		cmocka_unit_test(a_fingerprint_alone_proves_nothing),
-		cmocka_unit_test(variants_are_offered_newest_first_until_one_holds),
+		cmocka_unit_test(variants_are_offered_the_last_that_held_then_newest_first),
 		cmocka_unit_test(a_ninth_variant_takes_the_place_of_the_oldest),
 		cmocka_unit_test(a_variant_that_is_bad_is_passed_over),
 		cmocka_unit_test(the_sum_of_sizes_stays_at_the_limit_however_much_is_stored),
