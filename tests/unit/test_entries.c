@@ -682,15 +682,16 @@ TEST(processes_that_store_at_once_keep_the_limit_and_whole_entries)
 
 static void *store_many(void *arg)
 {
+	static atomic_uint threads;
 	struct shelf *shared = arg;
 	struct warm_hasher *hasher = warm_hasher_new();
+	uint64_t first = 1000 * (1 + (uint64_t)atomic_fetch_add(&threads, 1));
 	int bad = hasher == NULL;
 
 	for (uint64_t i = 0; i < 30 && hasher != NULL; i++) {
 		scope_buf struct warm_buf data = WARM_BUF_INIT;
 		scope_free uint8_t *cubin = noise(i, 9000);
-		uint64_t id = (uint64_t)(uintptr_t)hasher + i;
-		struct warm_kernel_inputs in = inputs_of(id);
+		struct warm_kernel_inputs in = inputs_of(first + i);
 		struct warm_kernel_entry entry = {
 			.fingerprint = warm_kernel_fingerprint(&in, hasher), .inputs = in
 		};
