@@ -63,6 +63,7 @@ static unsigned explain_deps(const struct warm_kernel_entry *was,
 		while (!found && warm_kernel_next_dep(&s, &other)) {
 			found = strcmp(other.path.data, dep.path.data) == 0;
 			same = found && other.kind == dep.kind && other.size == dep.size &&
+			       other.twin == dep.twin && other.relative == dep.relative &&
 			       other.digest.low == dep.digest.low &&
 			       other.digest.high == dep.digest.high;
 		}

@@ -100,6 +100,10 @@ enum warm_kernel_reason warm_request_reason(const struct warm_wire_request *q,
 				 (int)strlen(flag_variables[i]) - 1, flag_variables[i]);
 			return WARM_KERNEL_BY_ENVIRONMENT;
 		}
+	if (environment != NULL && strchr(environment, WARM_NEWLINE_MARK) != NULL) {
+		snprintf(ret_why, WARM_WHY_BYTES, "a variable of NVRTC's holds a newline");
+		return WARM_KERNEL_BY_ENVIRONMENT;
+	}
 	if (warm_text_tells_time(q->source)) {
 		snprintf(ret_why, WARM_WHY_BYTES, "the source %s", times);
 		return WARM_KERNEL_BY_TIME;

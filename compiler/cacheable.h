@@ -19,6 +19,9 @@ enum { WARM_WHY_BYTES = 200 };
 enum warm_kernel_reason warm_request_reason(const struct warm_wire_request *request,
 					    const char *environment, char ret_why[WARM_WHY_BYTES]);
 
+/* Stands in `environment` for a newline of a value. */
+#define WARM_NEWLINE_MARK '\001'
+
 bool warm_option_is_untraceable(struct warm_kernel_text option);
 
 /* __TIME__, __DATE__ or __TIMESTAMP__. */

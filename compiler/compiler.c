@@ -22,8 +22,7 @@
 #include "lib/base/parallel.h"
 #include "lib/kernel/entry.h"
 
-/* A caller that waited so long for another's compile makes its own: that one may be stopped. */
-enum { DEFAULT_TIMEOUT_MS = 600 * 1000, WAIT_MS = 120 * 1000 };
+enum { DEFAULT_TIMEOUT_MS = 600 * 1000 };
 
 struct warm_compiler {
 	struct warm_compiler *next; /* in `all` */
@@ -41,7 +40,8 @@ struct warm_compiler {
 	struct warm_pool *pool;
 	struct warm_flights *flights;
 	struct warm_journal *journal; /* NULL: nobody asked */
-	struct warm_native native;    /* for `fallback`, once it was needed */
+	pthread_mutex_t native_lock;
+	struct warm_native native; /* for `fallback`, once it was needed */
 	unsigned max_parallel;
 	int64_t timeout_ms;
 	struct warm_kernel_counters counters;
@@ -54,7 +54,7 @@ struct warm_compile_result {
 	char fingerprint[33];
 };
 
-/* All compilers of the process, for fork(); the lock also guards `native`. */
+/* All compilers of the process, for fork(). */
 static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct warm_compiler *all;
 static pthread_once_t at_fork_once = PTHREAD_ONCE_INIT;
@@ -96,6 +96,12 @@ static void at_fork(enum warm_fork phase)
 		warm_pool_fork(c->pool, phase);
 		warm_flights_fork(c->flights, phase);
 		warm_journal_fork(c->journal, phase);
+		/* Who swept, or loaded NVRTC, is not here any more. */
+		if (phase == WARM_FORK_CHILD) {
+			atomic_flag_clear(&c->entries.sweeping);
+			warm_kernel_counters_forked(&c->counters, c->entries.cache_fd);
+			pthread_mutex_init(&c->native_lock, NULL);
+		}
 	}
 }
 
@@ -120,6 +126,13 @@ static void after_fork_in_child(void)
 static void register_at_fork(void)
 {
 	(void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
+
+/* What hits have counted since a second ago, of a program that closes no compiler. */
+static void __attribute__((destructor)) flush_all(void)
+{
+	for (struct warm_compiler *c = all; c != NULL; c = c->next)
+		warm_kernel_counters_flush(&c->counters, true);
 }
 
 static void add_to_all(struct warm_compiler *c)
@@ -181,18 +194,18 @@ static int copy_sealed(struct warm_compiler *c, const char *const *dirs)
 static void open_cache(struct warm_compiler *c, const char *dir)
 {
 	if (dir == NULL)
-		dir = getenv("WARM_CACHE_DIR");
+		dir = secure_getenv("WARM_CACHE_DIR");
 	if (dir == NULL || dir[0] == '\0') {
 		snprintf(c->no_cache_reason, sizeof(c->no_cache_reason),
 			 "no cache directory is set");
 		return;
 	}
-	c->entries.cache_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	c->entries.cache_fd = warm_fd_move_up(open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
 	if (c->entries.cache_fd < 0)
 		snprintf(c->no_cache_reason, sizeof(c->no_cache_reason),
 			 "cache directory %.180s: %s", dir, strerror(errno));
 	else if (warm_kernel_counters_open(&c->counters, c->entries.cache_fd, NULL) != 0)
-		c->counters.shared = NULL; /* the process's own are enough */
+		c->counters.id.ino = 0; /* the process's own are enough */
 	c->cache_id = warm_fd_id(c->entries.cache_fd);
 	c->cache_dir = realpath(dir, NULL);
 }
@@ -203,22 +216,19 @@ static void check_cache(struct warm_compiler *c)
 {
 	if (c->entries.cache_fd < 0 || warm_fd_is(c->entries.cache_fd, c->cache_id))
 		return;
+	int fd = c->cache_dir != NULL ? open(c->cache_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	bool ours = warm_fd_is(fd, c->cache_id);
 	pthread_mutex_lock(&all_lock);
 	if (!warm_fd_is(c->entries.cache_fd, c->cache_id)) {
-		int fd = c->cache_dir != NULL
-				 ? open(c->cache_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-				 : -1;
-		if (fd >= 0 && !warm_fd_is(fd, c->cache_id)) {
-			close(fd);
-			fd = -1;
-		}
-		if (fd < 0)
+		if (!ours)
 			snprintf(c->no_cache_reason, sizeof(c->no_cache_reason),
 				 "the program closed the cache directory's descriptor");
-		c->entries.cache_fd = fd;
-		warm_flights_use(c->flights, fd);
+		c->entries.cache_fd = ours ? take_fd(&fd) : -1;
+		warm_flights_use(c->flights, c->entries.cache_fd);
 	}
 	pthread_mutex_unlock(&all_lock);
+	if (fd >= 0)
+		close(fd);
 }
 
 /* "2G"; what makes no sense is no limit. */
@@ -264,6 +274,7 @@ int warm_compiler_open(const struct warm_compiler_options *options,
 	struct warm_compiler *c = calloc(1, sizeof(*c));
 	if (c == NULL)
 		return fail(error, WARM_COMPILER_NO_MEMORY, "out of memory");
+	pthread_mutex_init(&c->native_lock, NULL);
 	c->entries.cache_fd = -1;
 	c->entries.counters = &c->counters;
 	c->entries.max_bytes = o.max_bytes > 0 ? o.max_bytes : max_bytes_of_environment();
@@ -286,7 +297,7 @@ int warm_compiler_open(const struct warm_compiler_options *options,
 	/* Hits need no helper: it is missed when something has to be compiled. */
 	if (warm_helper_find(o.helper, c->helper, sizeof(c->helper), &err) != 0)
 		snprintf(c->helper_missing, sizeof(c->helper_missing), "%s", err.msg);
-	c->journal = warm_journal_open(getenv("WARM_COMPILER_LOG"));
+	c->journal = warm_journal_open(secure_getenv("WARM_COMPILER_LOG"));
 	add_to_all(c);
 	*ret_compiler = c;
 	return 0;
@@ -342,13 +353,15 @@ static const char *check_texts(const struct warm_compile_program *p)
 	return NULL;
 }
 
-/* One line each; a value that holds a newline can't be told from two variables. */
+/* One line each. A newline in a value would make two of one: such an environment is marked, and
+ * nothing is cached in it. */
 static void take_variable(struct inputs *p, const char *variable)
 {
-	for (const char *c = variable; *c != '\0'; c++)
-		if (*c == '\n')
-			return;
 	warm_buf_printf(&p->environment, "%s\n", variable);
+	for (size_t i = p->environment.bytes - strlen(variable) - 1;
+	     !p->environment.failed && i + 1 < p->environment.bytes; i++)
+		if (p->environment.data[i] == '\n')
+			p->environment.data[i] = WARM_NEWLINE_MARK;
 }
 
 static void take_environment(struct inputs *p)
@@ -513,6 +526,7 @@ static int fail_by_response(const struct warm_wire_response *a, const char *name
 		[WARM_WIRE_COMPILE_ERROR] = WARM_COMPILER_COMPILE_ERROR,
 		[WARM_WIRE_NVRTC_ERROR] = WARM_COMPILER_NVRTC,
 		[WARM_WIRE_NO_NVRTC] = WARM_COMPILER_NO_NVRTC,
+		[WARM_WIRE_NO_CWD] = WARM_COMPILER_HELPER,
 		[WARM_WIRE_FAILED] = WARM_COMPILER_HELPER,
 	};
 	int status = fail(error, statuses[a->outcome], "%s%s%s", name != NULL ? name : "",
@@ -564,6 +578,8 @@ static void keep(struct call *call, const struct warm_wire_response *a,
 static int take_response(struct call *call, const struct warm_wire_response *a,
 			 struct warm_compile_result **ret_result, struct warm_compiler_error *error)
 {
+	if (a->outcome == WARM_WIRE_COMPILED && a->n_lowered != call->inputs.in.n_expressions)
+		return fail(error, WARM_COMPILER_HELPER, "the helper answered another question");
 	if (a->outcome != WARM_WIRE_COMPILED)
 		return fail_by_response(a, call->program->name, error);
 	struct warm_kernel_entry entry = {
@@ -600,11 +616,11 @@ static int compile_in_host(struct call *call, const struct warm_wire_request *q,
 	struct warm_error err = { 0 };
 	char text[WARM_WHY_BYTES];
 
-	pthread_mutex_lock(&all_lock);
+	pthread_mutex_lock(&c->native_lock);
 	int rc = c->native.library != NULL
 			 ? 0
 			 : warm_native_load(c->nvrtc.library, c->nvrtc.builtins, &c->native, &err);
-	pthread_mutex_unlock(&all_lock);
+	pthread_mutex_unlock(&c->native_lock);
 	if (rc != 0)
 		return fail(error, WARM_COMPILER_NO_NVRTC, "%s", err.msg);
 	rc = warm_native_compile(&c->native, q, &r, &err);
@@ -636,6 +652,15 @@ static int compile_in_helper(struct call *call, const struct warm_wire_request *
 			       c->timeout_ms, &data, &bytes, &err);
 	if (rc == 0)
 		rc = warm_wire_parse_response(data, bytes, &a, &err);
+	/* A new one begins where this process is. */
+	if (rc == 0 && a.outcome == WARM_WIRE_NO_CWD && !alone) {
+		warm_wire_release_response(&a);
+		free(take_ptr(data));
+		rc = warm_pool_run(c->pool, call->inputs.in.environment.data, &request, true,
+				   c->timeout_ms, &data, &bytes, &err);
+		if (rc == 0)
+			rc = warm_wire_parse_response(data, bytes, &a, &err);
+	}
 	if (rc == WARM_NO_MEMORY)
 		return fail(error, WARM_COMPILER_NO_MEMORY, "%s", err.msg);
 	if (rc == WARM_CORRUPT)
@@ -714,7 +739,8 @@ static int compile_once(struct call *call, const struct warm_wire_request *q,
 	size_t bytes;
 	int rc = 0;
 
-	warm_flight_join(call->c->flights, flight_key(call), WAIT_MS, &flight, &data, &bytes);
+	warm_flight_join(call->c->flights, flight_key(call), call->c->timeout_ms, &flight, &data,
+			 &bytes);
 	if (flight == NULL) {
 		*ret_waited = true;
 		*ret_result = share(call, data, bytes);
@@ -723,8 +749,12 @@ static int compile_once(struct call *call, const struct warm_wire_request *q,
 			       : compile(call, q, WARM_KERNEL_CACHEABLE, "", ret_result, error);
 	}
 	/* Others look up first, too: what was stored since this call did is found now. */
-	*ret_waited = warm_flight_lock(flight, call->fingerprint, WAIT_MS);
+	*ret_waited = warm_flight_lock(flight, call->fingerprint, call->c->timeout_ms);
 	struct warm_compile_result *r = look_up(call);
+	/* Another process compiled it, and it isn't there: then it is none that is stored, and who
+	 * else waits is better off at once. */
+	if (r == NULL && *ret_waited)
+		warm_flight_unlock(flight);
 	if (r == NULL)
 		rc = compile(call, q, WARM_KERNEL_CACHEABLE, "", &r, error);
 	bool shared = rc == 0 && r->source != WARM_COMPILE_UNCACHEABLE;
@@ -846,6 +876,9 @@ int warm_compiler_compile(struct warm_compiler *c, const struct warm_compile_pro
 		if (r == NULL)
 			rc = miss(&call, &r, &waited, &own);
 		count_result(&call, rc == 0 ? r : NULL, waited);
+		warm_kernel_counters_flush(&c->counters,
+					   r == NULL || r->source != WARM_COMPILE_HIT);
+		warm_pool_tidy(c->pool);
 		tell(&call, rc == 0 ? r : NULL, waited, own.message);
 		if (rc == 0) {
 			warm_hash128_hex(call.fingerprint, r->fingerprint);

@@ -9,7 +9,13 @@
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
 
-enum { STEP_MS = 1000, SEEN = 1024, MAX_OPEN = 64, LOOK_BYTES = 2 * WARM_PATH_BYTES };
+enum {
+	STEP_MS = 1000,
+	SEEN = 1024,
+	MAX_KNOWN = 1 << 16,
+	MAX_OPEN = 64,
+	LOOK_BYTES = 2 * WARM_PATH_BYTES
+};
 
 /* A file as it was when its contents were digested. */
 struct known {
@@ -94,16 +100,30 @@ static bool is_sealed(const struct warm_depend *d, const char *path)
 {
 	for (size_t i = 0; d->sealed != NULL && d->sealed[i] != NULL; i++) {
 		size_t n = strlen(d->sealed[i]);
+		/* Below it by its text, and not out of it again by "..". */
 		if (n > 0 && strncmp(path, d->sealed[i], n) == 0 &&
-		    (path[n] == '/' || d->sealed[i][n - 1] == '/'))
+		    (path[n] == '/' || d->sealed[i][n - 1] == '/') &&
+		    strstr(path + n - 1, "/..") == NULL)
 			return true;
 	}
 	return false;
 }
 
+/* Programs in temporary directories leave one file after the other. */
+static void forget_all(struct warm_depend *d)
+{
+	for (size_t i = 0; i < d->capacity; i++) {
+		free(d->table[i].path);
+		d->table[i].path = NULL;
+	}
+	d->n = 0;
+}
+
 static void remember(struct warm_depend *d, const char *path, const struct known *k)
 {
 	pthread_mutex_lock(&d->lock);
+	if (d->n == MAX_KNOWN)
+		forget_all(d);
 	if (2 * (d->n + 1) <= d->capacity || grow(d)) {
 		struct known *slot = slot_of(d->table, d->capacity, path);
 		char *kept = slot->path;
@@ -338,14 +358,19 @@ static bool look_at(struct look *l, const struct warm_kernel_dep *dep)
 	return false;
 }
 
+/* True: they hold, for sure. */
 static bool look_at_open(struct look *l, struct warm_kernel_deps deps, const struct seen *seen)
 {
 	struct warm_kernel_dep dep;
 
 	for (uint32_t i = 0; i < seen->n_open; i++) {
 		struct warm_reader r = warm_reader_of(deps.data, deps.bytes);
+		struct stat st;
 		r.at = seen->open[i];
 		if (!warm_kernel_next_dep(&r, &dep) || !look_at(l, &dep))
+			return false;
+		/* What it is apart from was passed over. */
+		if (dep.kind == WARM_KERNEL_DEP_APART && stat(l->at, &st) == 0)
 			return false;
 	}
 	return true;
@@ -381,10 +406,18 @@ bool warm_depend_holds(struct warm_depend *d, struct warm_hash128 id, struct war
 	};
 	struct seen seen;
 
-	seen.look = d->sealed != NULL && d->sealed[0] != NULL ? look_of(id, place) : 0;
+	uint64_t look = d->sealed != NULL && d->sealed[0] != NULL ? look_of(id, place) : 0;
+	seen.look = look;
 	seen.n_open = 0;
 	bool again = seen.look != 0 && was_seen(d, seen.look, &seen);
-	bool ok = again ? look_at_open(&l, deps, &seen) : look_at_all(&l, deps, &seen);
+	bool ok = again && look_at_open(&l, deps, &seen);
+	if (!ok) {
+		/* Alone it may not be told from the files that were passed over. */
+		again = false;
+		seen.look = look;
+		seen.n_open = 0;
+		ok = look_at_all(&l, deps, &seen);
+	}
 	free(l.contents.data);
 	free(l.files.slots);
 	if (ok && !again && seen.look != 0)

@@ -25,6 +25,7 @@ struct warm_flight {
 	uint8_t *data;
 	size_t bytes;
 	int lock_fd; /* -1: not locked */
+	struct warm_fd_id lock_id;
 	off_t lock_at;
 };
 
@@ -81,7 +82,7 @@ void warm_flights_fork(struct warm_flights *f, enum warm_fork phase)
 	if (phase == WARM_FORK_CHILD) {
 		for (struct warm_flight *one = f->list, *next; one != NULL; one = next) {
 			next = one->next;
-			if (one->lock_fd >= 0)
+			if (warm_fd_is(one->lock_fd, one->lock_id))
 				close(one->lock_fd);
 			free(one->data);
 			free(one);
@@ -185,10 +186,11 @@ bool warm_flight_lock(struct warm_flight *one, struct warm_hash128 fingerprint, 
 
 	if (one->all->cache_fd < 0)
 		return false;
-	scope_close int fd = open_lock(one->all->cache_fd);
+	scope_close int fd = warm_fd_move_up(open_lock(one->all->cache_fd));
 	while (fd >= 0) {
 		if (set_lock(fd, F_WRLCK, at) == 0) {
 			one->lock_at = at;
+			one->lock_id = warm_fd_id(fd);
 			one->lock_fd = take_fd(&fd);
 			break;
 		}
@@ -203,18 +205,23 @@ bool warm_flight_lock(struct warm_flight *one, struct warm_hash128 fingerprint, 
 	return waited;
 }
 
-void warm_flight_land(struct warm_flight *one, const uint8_t *data, size_t bytes)
+void warm_flight_unlock(struct warm_flight *one)
 {
-	struct warm_flights *f = one->all;
-
-	if (one->lock_fd >= 0) {
+	if (warm_fd_is(one->lock_fd, one->lock_id)) {
 		/* A fork of this process may hold a copy of the descriptor. */
 		(void)set_lock(one->lock_fd, F_UNLCK, one->lock_at);
 		close(one->lock_fd);
 	}
+	one->lock_fd = -1;
+}
+
+void warm_flight_land(struct warm_flight *one, const uint8_t *data, size_t bytes)
+{
+	struct warm_flights *f = one->all;
+
+	warm_flight_unlock(one);
 	pthread_mutex_lock(&f->lock);
 	unlink_flight(f, one);
-	one->lock_fd = -1;
 	one->landed = true;
 	if (one->followers == 0) {
 		free(one);

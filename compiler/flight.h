@@ -33,6 +33,9 @@ void warm_flight_join(struct warm_flights *flights, struct warm_hash128 key, int
  * have stored what is wanted. */
 bool warm_flight_lock(struct warm_flight *flight, struct warm_hash128 fingerprint, int64_t wait_ms);
 
+/* Let the other processes go on already. */
+void warm_flight_unlock(struct warm_flight *flight);
+
 /* Let the others go on. `data` is what they may use instead of their own compile, or NULL. */
 void warm_flight_land(struct warm_flight *flight, const uint8_t *data, size_t bytes);
 

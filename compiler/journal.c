@@ -36,9 +36,10 @@ struct warm_journal *warm_journal_open(const char *where)
 		return NULL;
 	j->fd = strcmp(where, "stderr") == 0
 			? fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)
-			: open(where,
-			       O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK,
-			       0666);
+			: warm_fd_move_up(open(where,
+					       O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC |
+						       O_NOCTTY | O_NONBLOCK,
+					       0666));
 	j->id = warm_fd_id(j->fd);
 	pthread_mutex_init(&j->lock, NULL);
 	if (j->fd < 0) {

@@ -152,7 +152,8 @@ bool warm_nvrtc_unchanged(const struct warm_nvrtc *n)
 	for (int i = 0; i < 2; i++)
 		if (stat(paths[i], &st) != 0 || st.st_dev != n->seen[i].st_dev ||
 		    st.st_ino != n->seen[i].st_ino || st.st_size != n->seen[i].st_size ||
-		    warm_timespec_ns(st.st_mtim) != warm_timespec_ns(n->seen[i].st_mtim))
+		    warm_timespec_ns(st.st_mtim) != warm_timespec_ns(n->seen[i].st_mtim) ||
+		    warm_timespec_ns(st.st_ctim) != warm_timespec_ns(n->seen[i].st_ctim))
 			return false;
 	return true;
 }
@@ -194,8 +195,10 @@ static void try_path(struct search *s, const char *path)
 		return;
 	}
 	struct warm_error err = { 0 };
+	/* Before the identity is read: what is replaced meanwhile is known by this. */
+	bool seen = stat(n.library, &n.seen[0]) == 0;
 	if (warm_elf_identity(n.library, one, &err) != 0 || find_builtins(&n, &err) != 0 ||
-	    warm_elf_identity(n.builtins, other, &err) != 0) {
+	    stat(n.builtins, &n.seen[1]) != 0 || warm_elf_identity(n.builtins, other, &err) != 0) {
 		/* That it meets itself tells nobody anything, unless it was asked for. */
 		if (s->named || err.status != WARM_EXISTS)
 			s->last = err;
@@ -208,7 +211,7 @@ static void try_path(struct search *s, const char *path)
 		s->other_major = true;
 		return;
 	}
-	if (stat(n.library, &n.seen[0]) != 0 || stat(n.builtins, &n.seen[1]) != 0)
+	if (!seen || !warm_nvrtc_unchanged(&n))
 		return;
 	snprintf(n.identity, sizeof(n.identity), "%s %s", one, other);
 	*s->found = n;
@@ -395,7 +398,7 @@ static int find(const char *library, struct search *s, struct warm_error *err)
 	bool given = library != NULL && library[0] != '\0';
 
 	if (!given)
-		library = getenv("WARM_NVRTC_LIBRARY");
+		library = secure_getenv("WARM_NVRTC_LIBRARY");
 	if (library != NULL && library[0] != '\0') {
 		if (access(library, F_OK) != 0)
 			(void)warm_error_errno(&s->last, errno, "%s", library);

@@ -16,7 +16,7 @@
 
 /* Each holds 100 to 270 MB, and some compiles take more. A second one is started only where there
  * is room for it: they count into the host's control group. */
-enum { MAX_WAITING = 4, MAX_ENDING = 16, ROOM_BYTES = 512 << 20 };
+enum { MAX_WAITING = 4, MAX_ENDING = 16, ROOM_BYTES = 512 << 20, TIDY_MS = 5000 };
 
 struct helper {
 	pid_t pid;
@@ -34,6 +34,7 @@ struct warm_pool {
 	unsigned max, live; /* live: working and waiting */
 	struct helper waiting[MAX_WAITING];
 	size_t n_waiting;
+	_Atomic int64_t tidied_ms;
 	pid_t ending[MAX_ENDING];
 	size_t n_ending;
 };
@@ -149,6 +150,24 @@ static bool take_waiting(struct warm_pool *p, const char *environment, struct he
 		let_end(p, &h);
 	}
 	return false;
+}
+
+void warm_pool_tidy(struct warm_pool *p)
+{
+	int64_t now_ms = warm_clock_ms();
+
+	if (now_ms - p->tidied_ms < TIDY_MS || pthread_mutex_trylock(&p->lock) != 0)
+		return;
+	p->tidied_ms = now_ms;
+	reap_ended(p);
+	for (size_t i = p->n_waiting; i-- > 0;) {
+		struct helper h = p->waiting[i];
+		if (is_alive(&h))
+			continue;
+		p->waiting[i] = p->waiting[--p->n_waiting];
+		let_end(p, &h);
+	}
+	pthread_mutex_unlock(&p->lock);
 }
 
 /* ---- one request ---- */

@@ -37,4 +37,7 @@ int warm_pool_run(struct warm_pool *pool, const char *environment, const struct 
 		  bool alone, int64_t timeout_ms, uint8_t **ret_data, size_t *ret_bytes,
 		  struct warm_error *err) WARM_CHECKED;
 
+/* Take the status of helpers that have ended by themselves, now and then: call it at any time. */
+void warm_pool_tidy(struct warm_pool *pool);
+
 #endif

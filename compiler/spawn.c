@@ -49,7 +49,7 @@ int warm_helper_find(const char *given, char *ret_path, size_t bytes, struct war
 	Dl_info info;
 
 	if (given == NULL || given[0] == '\0')
-		given = getenv("WARM_NVRTC_HELPER");
+		given = secure_getenv("WARM_NVRTC_HELPER");
 	if (given != NULL && given[0] != '\0') {
 		if (try_helper(given, ret_path, bytes))
 			return 0;
@@ -100,16 +100,6 @@ static int build_environment(const char *lines, char *ret_env[MAX_ENVIRONMENT],
 	if (libraries != NULL && asprintf(&ret_env[n], "LD_LIBRARY_PATH=%s", libraries) < 0)
 		return warm_error_nomem(err, strlen(libraries));
 	return 0;
-}
-
-/* Above 2, so that it is none of the descriptors that the helper gets by number. */
-static int move_up(int *fd)
-{
-	int up = fcntl(*fd, F_DUPFD_CLOEXEC, 3);
-
-	close(*fd);
-	*fd = up;
-	return up;
 }
 
 static int spawn(const char *helper, const char *environment, int fd, pid_t *ret_pid,
@@ -164,8 +154,8 @@ int warm_helper_start(const char *helper, const char *environment, pid_t *ret_pi
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
 		return warm_error_errno(err, errno, "socketpair");
-	scope_close int ours = pair[0], theirs = pair[1];
-	if (move_up(&ours) < 0 || move_up(&theirs) < 0)
+	scope_close int ours = warm_fd_move_up(pair[0]), theirs = warm_fd_move_up(pair[1]);
+	if (ours < 0 || theirs < 0)
 		return warm_error_errno(err, errno, "dup");
 	int rc = spawn(helper, environment, theirs, ret_pid, err);
 	if (rc == 0)

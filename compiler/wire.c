@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include "lib/base/clock.h"
+#include "lib/base/option.h"
 
 enum { MESSAGE_BYTES = 1 << 30, HEAD_BYTES = 8 };
 
@@ -26,8 +27,23 @@ static struct warm_kernel_text *take_texts(struct warm_reader *r, size_t *ret_n)
 	return t;
 }
 
+/* Another version may find other dependencies, or lay the fields out in another way. */
+static int take_version(struct warm_reader *r, const char *what, struct warm_error *err)
+{
+	struct warm_kernel_text version = warm_kernel_take_text(r);
+
+	if (r->bad)
+		return warm_error_set(err, WARM_CORRUPT, "malformed %s", what);
+	if (strcmp(version.data, warm_version) != 0)
+		return warm_error_set(err, WARM_CORRUPT,
+				      "library and helper are of versions %.40s and %.40s",
+				      version.data, warm_version);
+	return 0;
+}
+
 void warm_wire_put_request(struct warm_buf *out, const struct warm_wire_request *q)
 {
+	warm_kernel_put_text(out, warm_text_of(warm_version));
 	warm_kernel_put_text(out, q->nvrtc);
 	warm_kernel_put_text(out, q->builtins);
 	warm_kernel_put_text(out, q->cwd);
@@ -59,7 +75,10 @@ int warm_wire_parse_request(const void *data, size_t bytes, struct warm_wire_req
 {
 	struct warm_reader r = warm_reader_of(data, bytes);
 	struct warm_wire_request q = { 0 };
+	int rc = take_version(&r, "request", err);
 
+	if (rc != 0)
+		return rc;
 	q.nvrtc = warm_kernel_take_text(&r);
 	q.builtins = warm_kernel_take_text(&r);
 	q.cwd = warm_kernel_take_text(&r);
@@ -88,6 +107,7 @@ int warm_wire_parse_request(const void *data, size_t bytes, struct warm_wire_req
 
 void warm_wire_put_response(struct warm_buf *out, const struct warm_wire_response *a)
 {
+	warm_kernel_put_text(out, warm_text_of(warm_version));
 	warm_buf_put_u8(out, (uint8_t)a->outcome);
 	warm_buf_put_u32(out, (uint32_t)a->nvrtc_result);
 	warm_kernel_put_text(out, a->message);
@@ -113,7 +133,10 @@ int warm_wire_parse_response(const void *data, size_t bytes,
 {
 	struct warm_reader r = warm_reader_of(data, bytes);
 	struct warm_wire_response a = { 0 };
+	int rc = take_version(&r, "response", err);
 
+	if (rc != 0)
+		return rc;
 	a.outcome = (enum warm_wire_outcome)warm_reader_u8(&r);
 	a.nvrtc_result = (int)warm_reader_u32(&r);
 	a.message = warm_kernel_take_text(&r);

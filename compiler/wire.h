@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the library and its helper say to each other over a socket: requests and
- * responses in turn, each a length and its fields (lib/base/buf.h). Both ends come from one build.
+ * responses in turn, each a length, the version and the fields (lib/base/buf.h). Both ends must be of one version.
  *
  * Threads: pure functions over buffers and a socket.
  */
@@ -32,6 +32,7 @@ enum warm_wire_outcome {
 	WARM_WIRE_COMPILE_ERROR, /* NVRTC_ERROR_COMPILATION and the like: see the log */
 	WARM_WIRE_NVRTC_ERROR,	 /* any other error of NVRTC */
 	WARM_WIRE_NO_NVRTC,	 /* can't be loaded */
+	WARM_WIRE_NO_CWD,	 /* the current directory can't be entered */
 	WARM_WIRE_FAILED,	 /* the helper itself */
 };
 

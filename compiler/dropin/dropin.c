@@ -78,7 +78,7 @@ static struct {
 static void find(void)
 {
 	struct warm_compiler_options options = WARM_COMPILER_OPTIONS_INIT;
-	const char *cache = getenv("WARM_CACHE_DIR"), *off = getenv("WARM_NVRTC");
+	const char *cache = secure_getenv("WARM_CACHE_DIR"), *off = getenv("WARM_NVRTC");
 	struct warm_error err = { 0 };
 
 	lib.found = warm_nvrtc_find(NULL, DROPIN_MAJOR, &lib.nvrtc, &err) == 0;

@@ -77,6 +77,19 @@ static bool tells_file(struct warm_kernel_text t)
 	return false;
 }
 
+/* A macro of a header elsewhere may put __FILE__ into a constant, which leaves no text. CUDA's own
+ * headers make messages of it alone. */
+static bool may_use_file(const char *path, struct warm_kernel_text t)
+{
+	static const char *const own[] = { "/cccl/", "/cuda/std/", "/cub/", "/thrust/" };
+
+	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+		if (strstr(path, own[i]) != NULL)
+			return false;
+	return warm_text_contains(t, "__FILE__") || warm_text_contains(t, "__BASE_FILE__") ||
+	       warm_text_contains(t, "__builtin_FILE");
+}
+
 /* A string in PTX is a list of numbers, in a cubin its bytes. */
 static bool is_in_outputs(const struct collect *c, const char *text)
 {
@@ -106,7 +119,7 @@ static bool shows_name(const struct collect *c)
 	/* Nothing that is known how to be looked through. */
 	if (c->a->outputs[WARM_KERNEL_PTX].bytes == 0)
 		return true;
-	return is_in_outputs(c, c->q->name.data) ||
+	return is_in_outputs(c, c->q->name.bytes > 0 ? c->q->name.data : c->name) ||
 	       (c->base[0] != '\0' && is_in_outputs(c, c->base));
 }
 
@@ -197,7 +210,8 @@ static void bind(struct collect *c)
 		spelled = spelled || spells_base(c, q->options[i]);
 	for (size_t i = 0; i < q->n_headers; i++)
 		spelled = spelled || spells_base(c, q->headers[i].source);
-	c->bound = c->bound || shows_directory(c);
+	/* Below the root lies everything. */
+	c->bound = c->bound || shows_directory(c) || (c->base[0] == '\0' && c->n_seen > 0);
 	c->bound_cwd = relative_include;
 	for (size_t i = 0; i < c->n_seen; i++) {
 		const struct seen *s = &c->seen[i];
@@ -243,11 +257,18 @@ static void see_file(struct collect *c, const struct warm_traced *t, struct seen
 	s->digest = warm_hash128(data, bytes);
 	if (!t->opened)
 		return; /* it was not read */
+	if (t->bytes != bytes || t->digest.low != s->digest.low ||
+	    t->digest.high != s->digest.high) {
+		uncacheable(c, WARM_KERNEL_BY_CHANGE, "%.150s changed while it compiled", s->path);
+		return;
+	}
 	struct warm_kernel_text text = { data, bytes };
 	if (warm_text_tells_time(text))
 		uncacheable(c, WARM_KERNEL_BY_TIME,
 			    "%.120s uses __TIME__, __DATE__ or __TIMESTAMP__", s->path);
-	if ((s->below_base && tells_file(text)) || spells_base(c, text))
+	if (s->below_base ? tells_file(text) : may_use_file(s->path, text))
+		c->bound = true;
+	if (spells_base(c, text))
 		c->bound = true;
 }
 

@@ -7,7 +7,9 @@
  * when the host does, and after some time, compiles and memory.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -17,9 +19,10 @@
 #include "compiler/helper/collect.h"
 #include "compiler/native.h"
 #include "lib/base/clock.h"
+#include "lib/base/file.h"
 
 /* A helper ends after so much; the host starts another. */
-enum { IDLE_MS = 30 * 1000, AGE_MS = 10 * 60 * 1000, MAX_COMPILES = 500, MAX_RSS_KIB = 1 << 20 };
+enum { IDLE_MS = 30 * 1000, AGE_MS = 10 * 60 * 1000, MAX_COMPILES = 500, MAX_RSS_BYTES = 1 << 30 };
 
 /* Compile and trace. */
 static int compile(const struct warm_native *native, const struct warm_wire_request *q,
@@ -42,6 +45,14 @@ static int compile(const struct warm_native *native, const struct warm_wire_requ
 	return rc;
 }
 
+/* A new helper is where its host is, which may not be entered again by its path. */
+static bool enter(const char *cwd)
+{
+	char now[WARM_PATH_BYTES];
+
+	return (getcwd(now, sizeof(now)) != NULL && strcmp(now, cwd) == 0) || chdir(cwd) == 0;
+}
+
 static int answer(const struct warm_wire_request *q)
 {
 	static struct warm_native native;
@@ -51,9 +62,9 @@ static int answer(const struct warm_wire_request *q)
 	struct warm_error err = { 0 };
 	int rc = 0;
 
-	if (q->cwd.bytes == 0 || chdir(q->cwd.data) != 0) {
+	if (!enter(q->cwd.data)) {
 		warm_error_errno(&err, errno, "current directory '%s'", q->cwd.data);
-		warm_native_refuse(&r, WARM_WIRE_FAILED, 0, err.msg);
+		warm_native_refuse(&r, WARM_WIRE_NO_CWD, 0, err.msg);
 	} else if (native.library == NULL &&
 		   warm_native_load(q->nvrtc.data, q->builtins.data, &native, &err) != 0) {
 		warm_native_refuse(&r, WARM_WIRE_NO_NVRTC, 0, err.msg);
@@ -70,6 +81,16 @@ static int answer(const struct warm_wire_request *q)
 	warm_buf_release(&collected.encoded);
 	warm_native_release(&r);
 	return rc;
+}
+
+static int refuse(const struct warm_error *err)
+{
+	struct warm_native_result r = { 0 };
+	scope_buf struct warm_buf out = WARM_BUF_INIT;
+
+	warm_native_refuse(&r, WARM_WIRE_FAILED, 0, err->msg);
+	warm_wire_put_response(&out, &r.response);
+	return warm_wire_send(STDIN_FILENO, &out, 0, NULL) == 0 ? 1 : 3;
 }
 
 /* ---- the process ---- */
@@ -97,10 +118,18 @@ static void watch_host(void)
 
 static bool used_up(int64_t born_ms, unsigned compiles)
 {
-	struct rusage usage;
+	scope_free char *text = NULL;
+	size_t bytes = 0;
+	long long pages = 0;
 
+	if (compiles == 0)
+		return false;
+	/* Not ru_maxrss: a process started by posix_spawn begins with its host's. */
+	if (warm_file_load(AT_FDCWD, "/proc/self/statm", 256, &text, &bytes, NULL) == 0 &&
+	    sscanf(text, "%*d %lld", &pages) != 1)
+		pages = 0;
 	return compiles >= MAX_COMPILES || warm_clock_ms() - born_ms > AGE_MS ||
-	       (getrusage(RUSAGE_SELF, &usage) == 0 && usage.ru_maxrss > MAX_RSS_KIB);
+	       pages * sysconf(_SC_PAGESIZE) > MAX_RSS_BYTES;
 }
 
 /* The host's files are none of ours. */
@@ -139,8 +168,9 @@ int main(int argc, char **argv)
 		if (warm_wire_receive(STDIN_FILENO, warm_clock_ms() + IDLE_MS, &data, &bytes,
 				      NULL) != 0)
 			return 0;
-		if (warm_wire_parse_request(data, bytes, &q, NULL) != 0)
-			return 1;
+		struct warm_error err = { 0 };
+		if (warm_wire_parse_request(data, bytes, &q, &err) != 0)
+			return refuse(&err);
 		int rc = answer(&q);
 		warm_wire_release_request(&q);
 		if (rc != 0)

@@ -9,6 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/base/file.h"
+
+enum { DIGEST_BYTES = 1 << 30 };
+
 #define EXPORTED __attribute__((visibility("default")))
 
 static struct {
@@ -31,8 +35,22 @@ static bool room_for_one(void)
 	return true;
 }
 
-/* `st` is NULL where nothing was found. */
-static void record(const char *path, bool opened, const struct stat *st)
+/* What it holds when it is opened: times alone move too coarsely to tell a change. */
+static void digest(int fd, struct warm_traced *t)
+{
+	if (!S_ISREG(t->st.st_mode) || t->st.st_size > DIGEST_BYTES)
+		return;
+	size_t bytes = (size_t)t->st.st_size;
+	void *data = malloc(bytes + 1);
+	if (data != NULL && warm_file_read_at(fd, data, bytes, 0, NULL) == 0) {
+		t->bytes = bytes;
+		t->digest = warm_hash128(data, bytes);
+	}
+	free(data);
+}
+
+/* `st` is NULL where nothing was found; `fd` is -1 where nothing was opened. */
+static void record(const char *path, bool opened, const struct stat *st, int fd)
 {
 	int saved = errno;
 
@@ -41,9 +59,13 @@ static void record(const char *path, bool opened, const struct stat *st)
 		char *copy = strdup(path);
 		if (copy != NULL && room_for_one()) {
 			struct warm_traced *t = &trace.list[trace.n++];
-			*t = (struct warm_traced){ copy, opened, st != NULL, { 0 } };
+			*t = (struct warm_traced){ .path = copy,
+						   .opened = opened,
+						   .found = st != NULL };
 			if (st != NULL)
 				t->st = *st;
+			if (fd >= 0)
+				digest(fd, t);
 		} else {
 			free(copy);
 			trace.failed = true;
@@ -63,7 +85,8 @@ static FILE *open_and_record(const char *symbol, const char *path, const char *m
 	*(void **)&real = dlsym(RTLD_NEXT, symbol);
 	FILE *file = real(path, mode);
 	if (mode[0] == 'r')
-		record(path, true, file != NULL && fstat(fileno(file), &st) == 0 ? &st : NULL);
+		record(path, true, file != NULL && fstat(fileno(file), &st) == 0 ? &st : NULL,
+		       file != NULL ? fileno(file) : -1);
 	return file;
 }
 
@@ -71,7 +94,7 @@ static int stat_and_record(const char *path, struct stat *st)
 {
 	int rc = fstatat(AT_FDCWD, path, st, 0);
 
-	record(path, false, rc == 0 ? st : NULL);
+	record(path, false, rc == 0 ? st : NULL, -1);
 	return rc;
 }
 

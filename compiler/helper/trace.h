@@ -13,13 +13,18 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/stat.h>
+
+#include "lib/base/hash.h"
 
 struct warm_traced {
 	char *path;  /* as given */
 	bool opened; /* by fopen; else by stat alone */
 	bool found;
 	struct stat st; /* if found */
+	uint64_t bytes; /* and, if it was opened then, what it held */
+	struct warm_hash128 digest;
 };
 
 void warm_trace_start(void);

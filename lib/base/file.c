@@ -203,6 +203,17 @@ bool warm_fd_is(int fd, struct warm_fd_id id)
 	return now.ino != 0 && now.dev == id.dev && now.ino == id.ino;
 }
 
+int warm_fd_move_up(int fd)
+{
+	if (fd < 0 || fd > STDERR_FILENO)
+		return fd;
+	int up = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	int saved = errno;
+	close(fd);
+	errno = saved;
+	return up;
+}
+
 int warm_file_close(int *fd, struct warm_error *err)
 {
 	int closing = take_fd(fd);

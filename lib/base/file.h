@@ -54,6 +54,10 @@ struct warm_fd_id {
 struct warm_fd_id warm_fd_id(int fd); /* zeros when it is closed */
 bool warm_fd_is(int fd, struct warm_fd_id id);
 
+/* Give a descriptor a number above 2, in a process that may have closed those: what it prints to
+ * nobody must not get into our file. Returns the new one, -1 with errno where there is none. */
+int warm_fd_move_up(int fd);
+
 /* Close a written file; its result counts. `*fd` becomes -1 in any case. */
 int warm_file_close(int *fd, struct warm_error *err) WARM_CHECKED;
 

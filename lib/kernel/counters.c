@@ -5,13 +5,13 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "lib/base/file.h"
+#include "lib/base/clock.h"
 #include "lib/base/hash.h"
 
-enum { FILE_BYTES = 4096, HEAD_BYTES = 64 };
+enum { FILE_BYTES = 4096, HEAD_BYTES = 64, FLUSH_MS = 1000, TRIES = 20 };
 
 static const char counters_magic[8] = { 'w', 'a', 'r', 'm', 'c', 'n', 't', '1' };
 
@@ -103,20 +103,77 @@ int warm_kernel_counters_open(struct warm_kernel_counters *c, int volume_fd, str
 	}
 	if (rc != 0)
 		return rc;
-	void *map = mmap(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	if (map == MAP_FAILED)
-		return warm_error_errno(err, errno, "map " WARM_KERNEL_COUNTERS_PATH);
-	c->map = map;
-	c->shared = (_Atomic uint64_t *)(void *)((char *)map + HEAD_BYTES);
+	fd = warm_fd_move_up(take_fd(&fd));
+	if (fd < 0)
+		return warm_error_errno(err, errno, "dup");
+	c->id = warm_fd_id(fd);
+	c->fd = take_fd(&fd);
 	return 0;
 }
 
 void warm_kernel_counters_close(struct warm_kernel_counters *c)
 {
-	if (c->map != NULL)
-		munmap(c->map, FILE_BYTES);
-	c->map = NULL;
-	c->shared = NULL;
+	warm_kernel_counters_flush(c, true);
+	if (warm_fd_is(c->fd, c->id))
+		close(c->fd);
+	c->id = (struct warm_fd_id){ 0, 0 };
+}
+
+void warm_kernel_counters_forked(struct warm_kernel_counters *c, int volume_fd)
+{
+	bool used = c->id.ino != 0;
+
+	for (int i = 0; i < WARM_KERNEL_COUNTED; i++)
+		c->flushed[i] = atomic_load_explicit(&c->own[i], memory_order_relaxed);
+	atomic_flag_clear(&c->flushing);
+	if (warm_fd_is(c->fd, c->id))
+		close(c->fd);
+	/* A descriptor of its own: locks are of those. */
+	c->id = (struct warm_fd_id){ 0, 0 };
+	if (used && warm_kernel_counters_open(c, volume_fd, NULL) != 0)
+		c->id.ino = 0;
+}
+
+static int lock_file(int fd, short type)
+{
+	struct flock lock = { .l_type = type, .l_whence = SEEK_SET, .l_len = 1 };
+
+	return fcntl(fd, F_OFD_SETLK, &lock);
+}
+
+static void add_to_file(struct warm_kernel_counters *c)
+{
+	uint64_t sums[WARM_KERNEL_COUNTED], own[WARM_KERNEL_COUNTED];
+
+	if (warm_file_read_at(c->fd, sums, sizeof(sums), HEAD_BYTES, NULL) != 0)
+		return;
+	for (int i = 0; i < WARM_KERNEL_COUNTED; i++) {
+		own[i] = atomic_load_explicit(&c->own[i], memory_order_relaxed);
+		sums[i] += own[i] - c->flushed[i];
+	}
+	if (warm_file_write_at(c->fd, sums, sizeof(sums), HEAD_BYTES, NULL) == 0)
+		memcpy(c->flushed, own, sizeof(own));
+}
+
+void warm_kernel_counters_flush(struct warm_kernel_counters *c, bool now)
+{
+	int64_t now_ms = warm_clock_ms();
+
+	if (c->id.ino == 0 || (!now && now_ms - c->flushed_ms < FLUSH_MS) ||
+	    atomic_flag_test_and_set(&c->flushing))
+		return;
+	c->flushed_ms = now_ms;
+	/* Another process that adds just now is done in a moment: a few tries are enough. */
+	for (int i = 0; i < TRIES && warm_fd_is(c->fd, c->id); i++) {
+		const struct timespec nap = { .tv_nsec = 50000 };
+		if (lock_file(c->fd, F_WRLCK) == 0) {
+			add_to_file(c);
+			(void)lock_file(c->fd, F_UNLCK);
+			break;
+		}
+		nanosleep(&nap, NULL);
+	}
+	atomic_flag_clear(&c->flushing);
 }
 
 int warm_kernel_counters_read(int volume_fd, uint64_t ret_values[WARM_KERNEL_COUNTED],

@@ -2,12 +2,13 @@
 /*
  * What the kernel cache did, counted in the process and in the volume.
  *
- * The file <volume>/.warmcache/counters is an array of 64-bit counters that all processes of the
- * volume map and add to, atomically; the sidecar reads it. It is made whole and linked into
- * place, never grown or cut. Where it can't be had (read-only volume, another format) a process
- * counts for itself alone.
+ * The file <volume>/.warmcache/counters is an array of 64-bit counters to which all processes of
+ * the volume add what they counted, under a lock; the sidecar reads it. It is not mapped: anybody
+ * in the pod may cut it, and a host that touched it then would die by SIGBUS. It is made whole and
+ * linked into place. Where it can't be had (read-only volume, another format) a process counts for
+ * itself alone.
  *
- * Threads: any number; counting is one relaxed atomic addition each in process and file.
+ * Threads: any number; counting is one relaxed atomic addition.
  */
 #ifndef WARM_KERNEL_COUNTERS_H
 #define WARM_KERNEL_COUNTERS_H
@@ -15,7 +16,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#include "lib/base/error.h"
+#include "lib/base/file.h"
 
 #define WARM_KERNEL_COUNTERS_PATH ".warmcache/counters"
 
@@ -63,15 +64,26 @@ const char *warm_kernel_counter_text(enum warm_kernel_counter counter);
 
 struct warm_kernel_counters {
 	_Atomic uint64_t own[WARM_KERNEL_COUNTED];
-	void *map;		  /* the file; NULL: none */
-	_Atomic uint64_t *shared; /* the counters in it */
+	uint64_t flushed[WARM_KERNEL_COUNTED]; /* of them, what the file has; under `flushing` */
+	atomic_flag flushing;
+	_Atomic int64_t flushed_ms;
+	int fd; /* of the file; valid only while it is `id`'s */
+	struct warm_fd_id id;
 };
 
 /* Count in the volume's file, too, from now on; made if missing. Errors: those of the file; then
- * only the process counts. Owns: warm_kernel_counters_close() unmaps. */
+ * only the process counts. Owns: warm_kernel_counters_close() closes. */
 int warm_kernel_counters_open(struct warm_kernel_counters *counters, int volume_fd,
 			      struct warm_error *err) WARM_CHECKED;
+/* Flushes first. */
 void warm_kernel_counters_close(struct warm_kernel_counters *counters);
+
+/* In the child of a fork: what was counted so far is its parent's to add. */
+void warm_kernel_counters_forked(struct warm_kernel_counters *counters, int volume_fd);
+
+/* Add to the file what was counted since the last time: at once, or without `now` at most every
+ * second. What can't be added now is added later. */
+void warm_kernel_counters_flush(struct warm_kernel_counters *counters, bool now);
 
 /* Read the volume's file. NOT_FOUND: no process counted there yet; CORRUPT. */
 int warm_kernel_counters_read(int volume_fd, uint64_t ret_values[WARM_KERNEL_COUNTED],
@@ -81,8 +93,6 @@ static inline void warm_kernel_count(struct warm_kernel_counters *c,
 				     enum warm_kernel_counter counter, uint64_t n)
 {
 	atomic_fetch_add_explicit(&c->own[counter], n, memory_order_relaxed);
-	if (c->shared != NULL)
-		atomic_fetch_add_explicit(&c->shared[counter], n, memory_order_relaxed);
 }
 
 static inline uint64_t warm_kernel_counted(const struct warm_kernel_counters *c,

@@ -63,13 +63,16 @@ TEST(what_is_counted_shows_in_the_process_and_in_the_file)
 	assert_int_equal(warm_kernel_counters_open(&c, s.fd, NULL), 0);
 	for (int i = 0; i < WARM_KERNEL_COUNTED; i++)
 		warm_kernel_count(&c, (enum warm_kernel_counter)i, 100 + (uint64_t)i);
+	warm_kernel_counters_flush(&c, true);
+	warm_kernel_counters_flush(&c, true); /* nothing is added twice */
 	assert_int_equal(warm_kernel_counters_read(s.fd, values, NULL), 0);
 	for (int i = 0; i < WARM_KERNEL_COUNTED; i++)
-		assert_int_equal(values[i], 100 + i);
+		assert_int_equal(values[i], 100 + i + (i == WARM_KERNEL_COUNT_HITS ? 5 : 0));
 	assert_int_equal(warm_kernel_counted(&c, WARM_KERNEL_COUNT_HITS), 105);
 	warm_kernel_counters_close(&c);
 	warm_kernel_count(&c, WARM_KERNEL_COUNT_HITS, 1); /* for itself alone */
-	assert_int_equal(read_one(&s, WARM_KERNEL_COUNT_HITS), 100);
+	warm_kernel_counters_flush(&c, true);
+	assert_int_equal(read_one(&s, WARM_KERNEL_COUNT_HITS), 105);
 	assert_int_equal(warm_kernel_counted(&c, WARM_KERNEL_COUNT_HITS), 106);
 }
 
@@ -90,8 +93,12 @@ TEST(processes_that_count_at_once_lose_nothing)
 			if (read(start[0], &byte, 1) != 0 ||
 			    warm_kernel_counters_open(&c, s.fd, NULL) != 0)
 				_exit(1);
-			for (int k = 0; k < 20000; k++)
+			for (int k = 0; k < 20000; k++) {
 				warm_kernel_count(&c, WARM_KERNEL_COUNT_MISSES, i + 1);
+				if (k % 100 == 0)
+					warm_kernel_counters_flush(&c, true);
+			}
+			warm_kernel_counters_close(&c);
 			_exit(warm_kernel_counted(&c, WARM_KERNEL_COUNT_MISSES) != 20000 * (i + 1));
 		}
 	}
@@ -122,6 +129,7 @@ TEST(threads_that_count_at_once_lose_nothing)
 	for (size_t i = 0; i < COUNT(threads); i++)
 		assert_int_equal(pthread_join(threads[i], NULL), 0);
 	assert_int_equal(warm_kernel_counted(&c, WARM_KERNEL_COUNT_WAITS), 4 * 20000 * 3);
+	warm_kernel_counters_flush(&c, true);
 	assert_int_equal(read_one(&s, WARM_KERNEL_COUNT_WAITS), 4 * 20000 * 3);
 	warm_kernel_counters_close(&c);
 }
@@ -134,7 +142,7 @@ static void assert_not_used(const struct scratch *s)
 
 	assert_true(warm_kernel_counters_open(&c, s->fd, &err) < 0);
 	assert_string_not_equal(err.msg, "");
-	assert_null(c.shared);
+	assert_int_equal(c.id.ino, 0);
 	warm_kernel_count(&c, WARM_KERNEL_COUNT_HITS, 2);
 	assert_int_equal(warm_kernel_counted(&c, WARM_KERNEL_COUNT_HITS), 2);
 	assert_true(warm_kernel_counters_read(s->fd, values, NULL) < 0);
@@ -184,6 +192,38 @@ TEST(what_is_no_file_of_counters_is_left_as_it_is_and_a_process_counts_alone)
 	warm_kernel_counters_close(&c);
 }
 
+TEST(a_file_that_is_cut_meanwhile_harms_nobody)
+{
+	scope_scratch struct scratch s = scratch_open();
+	struct warm_kernel_counters c = { 0 };
+
+	assert_int_equal(warm_kernel_counters_open(&c, s.fd, NULL), 0);
+	put_file(s.fd, WARM_KERNEL_COUNTERS_PATH, "", 0, 0666, 0);
+	warm_kernel_count(&c, WARM_KERNEL_COUNT_HITS, 1);
+	warm_kernel_counters_flush(&c, true);
+	assert_int_equal(warm_kernel_counted(&c, WARM_KERNEL_COUNT_HITS), 1);
+	warm_kernel_counters_close(&c);
+}
+
+TEST(a_fork_adds_only_what_it_counts_itself)
+{
+	scope_scratch struct scratch s = scratch_open();
+	struct warm_kernel_counters c = { 0 };
+
+	assert_int_equal(warm_kernel_counters_open(&c, s.fd, NULL), 0);
+	warm_kernel_count(&c, WARM_KERNEL_COUNT_HITS, 10);
+	pid_t child = fork();
+	if (child == 0) {
+		warm_kernel_counters_forked(&c, s.fd);
+		warm_kernel_count(&c, WARM_KERNEL_COUNT_HITS, 3);
+		warm_kernel_counters_close(&c);
+		_exit(0);
+	}
+	wait_for_exit_0(child);
+	warm_kernel_counters_close(&c);
+	assert_int_equal(read_one(&s, WARM_KERNEL_COUNT_HITS), 13);
+}
+
 TEST(a_file_where_the_directory_should_be_disturbs_nothing)
 {
 	scope_scratch struct scratch s = scratch_open();
@@ -224,6 +264,7 @@ TEST(on_a_volume_that_may_only_be_read_a_process_counts_alone_and_reads_the_sums
 	assert_false(is_there(s.fd, WARM_KERNEL_COUNTERS_PATH));
 	assert_int_equal(warm_kernel_counters_open(&c, s.fd, NULL), 0);
 	warm_kernel_count(&c, WARM_KERNEL_COUNT_HITS, 41);
+	warm_kernel_counters_flush(&c, true);
 	assert_int_equal(fchmodat(s.fd, WARM_KERNEL_COUNTERS_PATH, 0644, 0), 0);
 	child = fork();
 	if (child == 0) {
@@ -251,6 +292,7 @@ TEST(another_user_counts_in_the_same_file)
 	assert_int_equal(warm_kernel_counters_open(&c, s.fd, NULL), 0);
 	umask(old);
 	warm_kernel_count(&c, WARM_KERNEL_COUNT_HITS, 1);
+	warm_kernel_counters_flush(&c, true);
 	assert_int_equal(fchmod(s.fd, 0755), 0);
 	pid_t child = fork();
 	if (child == 0) {
@@ -258,6 +300,7 @@ TEST(another_user_counts_in_the_same_file)
 		if (setuid(OTHER_UID) != 0 || warm_kernel_counters_open(&other, s.fd, NULL) != 0)
 			_exit(1);
 		warm_kernel_count(&other, WARM_KERNEL_COUNT_HITS, 1);
+		warm_kernel_counters_close(&other);
 		_exit(0);
 	}
 	wait_for_exit_0(child);
@@ -308,6 +351,7 @@ TEST(counters_stand_where_they_always_stood)
 				    order[i]);
 	assert_int_equal(warm_kernel_counters_open(&c, s.fd, NULL), 0);
 	warm_kernel_count(&c, WARM_KERNEL_COUNT_BY_HOST, 77);
+	warm_kernel_counters_flush(&c, true);
 	scope_close int fd = openat(s.fd, WARM_KERNEL_COUNTERS_PATH, O_RDONLY | O_CLOEXEC);
 	assert_true(fd >= 0);
 	assert_int_equal(pread(fd, &byte, 1, 64 + 16 * 8), 1);
@@ -344,6 +388,8 @@ int main(void)
 		cmocka_unit_test(threads_that_count_at_once_lose_nothing),
 		cmocka_unit_test(
 			what_is_no_file_of_counters_is_left_as_it_is_and_a_process_counts_alone),
+		cmocka_unit_test(a_file_that_is_cut_meanwhile_harms_nobody),
+		cmocka_unit_test(a_fork_adds_only_what_it_counts_itself),
 		cmocka_unit_test(a_file_where_the_directory_should_be_disturbs_nothing),
 		cmocka_unit_test(where_nobody_has_counted_there_is_nothing_to_read),
 		cmocka_unit_test(
