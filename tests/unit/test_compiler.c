@@ -1049,9 +1049,159 @@ TEST(a_batch_of_nothing_succeeds_and_one_of_null_is_refused)
 	close_bench(&b);
 }
 
+static void reopen_sealed(struct bench *b, const char *dir)
+{
+	struct warm_compiler_options o = WARM_COMPILER_OPTIONS_INIT;
+	const char *const dirs[] = { dir, NULL };
+
+	warm_compiler_close(b->c);
+	o.cache_dir = b->cache;
+	o.mode = WARM_MODE_SEALED;
+	o.sealed_dirs = dirs;
+	assert_int_equal(warm_compiler_open(&o, &b->c, &b->err), 0);
+}
+
+TEST(a_path_that_leads_out_of_a_sealed_directory_is_not_sealed)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	const char *const options[2] = { "-arch=sm_90", b.option };
+	struct warm_compile_program p = with_include(&b, options);
+
+	put_dir(b.s.fd, "out");
+	put_text(b.s.fd, "inc/a.h", "#include \"../out/x.h\"\n");
+	put_text(b.s.fd, "out/x.h", "#define VALUE 1\n");
+	reopen_sealed(&b, b.inc);
+	expect(&b, &p, WARM_COMPILE_MISS);
+	expect(&b, &p, WARM_COMPILE_HIT);
+	put_text(b.s.fd, "out/x.h", "#define VALUE 2\n");
+	expect(&b, &p, WARM_COMPILE_MISS);
+	close_bench(&b);
+}
+
+TEST(a_file_that_lends_a_sealed_one_its_place_is_seen)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	const char *const options[2] = { "-arch=sm_90", b.option };
+	struct warm_header memory = { "m.h", "#pragma once\n#define VALUE 1\n", 29 };
+	struct warm_compile_program p = program_of(
+		"#include \"m.h\"\n#include <g.h>\n#ifndef G\n#define G 0\n#endif\n"
+		"extern \"C\" __global__ void k(float *a) { a[0] += VALUE + G; }\n");
+	char here[4096], name[400];
+
+	p.options = options;
+	p.n_options = 2;
+	p.headers = &memory;
+	p.n_headers = 1;
+	assert_non_null(getcwd(here, sizeof(here)));
+	put_dir(b.s.fd, "cwd");
+	snprintf(name, sizeof(name), "%s/cwd", b.s.path);
+	assert_int_equal(chdir(name), 0);
+	put_text(b.s.fd, "inc/g.h", "#pragma once\n#define G 2\n");
+	reopen_sealed(&b, b.inc);
+	struct warm_compile_result *one = compile_as(&b, &p, WARM_COMPILE_MISS);
+	expect(&b, &p, WARM_COMPILE_HIT);
+	expect(&b, &p, WARM_COMPILE_HIT);
+	/* Now the header in memory has the identity of the one on disk, which is passed over. */
+	assert_int_equal(symlinkat("../inc/g.h", b.s.fd, "cwd/m.h"), 0);
+	struct warm_compile_result *two = compile_as(&b, &p, WARM_COMPILE_MISS);
+	warm_compile_result_free(one);
+	warm_compile_result_free(two);
+	assert_int_equal(chdir(here), 0);
+	close_bench(&b);
+}
+
+TEST(a_program_of_the_root_directory_is_no_other_directorys)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	char source[900], name[400];
+	struct warm_compile_program p;
+
+	snprintf(source, sizeof(source),
+		 "#include \"%s/inc/a.h\"\nextern \"C\" __global__ void "
+		 "k(float *a) { a[threadIdx.x] += VALUE; }\n",
+		 b.s.path);
+	p = program_of(source);
+	p.name = "/k.cu";
+	put_text(b.s.fd, "inc/a.h", "#define VALUE 1\n");
+	assert_int_equal(shell("mkdir -p %s/root%s && cp -r %s/inc %s/root%s/", b.s.path, b.s.path,
+			       b.s.path, b.s.path, b.s.path),
+			 0);
+	expect(&b, &p, WARM_COMPILE_MISS);
+	expect(&b, &p, WARM_COMPILE_HIT);
+	put_text(b.s.fd, "inc/a.h", "#define VALUE 2\n");
+	snprintf(name, sizeof(name), "%s/root/k.cu", b.s.path);
+	p.name = name;
+	expect(&b, &p, WARM_COMPILE_MISS);
+	close_bench(&b);
+}
+
+TEST(a_constant_made_of_the_file_name_is_never_another_programs)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	const char *const options[2] = { "-arch=sm_90", b.option };
+	struct warm_compile_program p = program_of(
+		"#include <id.h>\nextern \"C\" __global__ void k(int *a) { a[0] = ID; }\n");
+
+	put_text(b.s.fd, "inc/id.h",
+		 "__device__ constexpr int length(const char *s) { return *s ? 1 + length(s + 1) : "
+		 "0; }\n"
+		 "template <int N> struct constant { static constexpr int value = N; };\n"
+		 "#define ID (constant<length(__FILE__)>::value)\n");
+	p.options = options;
+	p.n_options = 2;
+	p.name = "/one/k.cu";
+	expect(&b, &p, WARM_COMPILE_MISS);
+	expect(&b, &p, WARM_COMPILE_HIT);
+	p.name = "/longer/k.cu";
+	expect(&b, &p, WARM_COMPILE_MISS);
+	close_bench(&b);
+}
+
+TEST(a_host_of_much_memory_keeps_its_helper)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+
+	pid_t child = fork();
+	if (child == 0) {
+		enum { MUCH = 1200 << 20 };
+		struct warm_compile_program p = program_of(plain);
+		struct warm_compiler_counters n;
+		struct warm_compile_result *r;
+		char *much = malloc(MUCH);
+		if (much == NULL)
+			_exit(1);
+		for (size_t i = 0; i < MUCH; i += 4096)
+			((volatile char *)much)[i] = 1;
+		free(much);
+		for (int i = 0; i < 3; i++) {
+			const char *const names[] = { "a.cu", "b.cu", "c.cu" };
+			p.name = names[i];
+			if (warm_compiler_compile(b.c, &p, &r, &b.err) != 0)
+				_exit(2);
+			warm_compile_result_free(r);
+		}
+		warm_compiler_get_counters(b.c, &n, sizeof(n));
+		_exit(n.helpers_started == 1 && n.misses == 3 ? 0 : 3);
+	}
+	int status = 0;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	close_bench(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_host_of_much_memory_keeps_its_helper),
+		cmocka_unit_test(a_path_that_leads_out_of_a_sealed_directory_is_not_sealed),
+		cmocka_unit_test(a_file_that_lends_a_sealed_one_its_place_is_seen),
+		cmocka_unit_test(a_program_of_the_root_directory_is_no_other_directorys),
+		cmocka_unit_test(a_constant_made_of_the_file_name_is_never_another_programs),
 		cmocka_unit_test(a_second_call_reads_what_the_first_compiled),
 		cmocka_unit_test(each_input_makes_another_program),
 		cmocka_unit_test(a_bad_entry_is_a_miss_and_is_replaced),
