@@ -3,8 +3,8 @@
  * Find and start the helper.
  *
  * The host may be multi-threaded, may have closed descriptors and may ignore SIGCHLD. The
- * helper's environment is built: variables that NVRTC obeys, LD_LIBRARY_PATH, nothing else, and
- * never LD_PRELOAD. Threads: any number.
+ * helper's environment is built: variables that NVRTC obeys, LD_LIBRARY_PATH, malloc's large
+ * pages, nothing else, and never LD_PRELOAD. Threads: any number.
  */
 #ifndef WARM_COMPILER_SPAWN_H
 #define WARM_COMPILER_SPAWN_H
@@ -17,7 +17,7 @@
 /* Variables of the environment that change what NVRTC makes; NULL-terminated. */
 extern const char *const warm_nvrtc_environment[];
 
-/* Find the helper: `given`, WARM_NVRTC_HELPER, beside this library, ../bin, .. and ../../bin from it, and
+/* Find the helper: `given`, WARM_NVRTC_HELPER, beside this library, in .., or bin up to three levels above; and
  * the same from the executable. NOT_FOUND says where it was looked for. */
 int warm_helper_find(const char *given, char *ret_path, size_t bytes,
 		     struct warm_error *err) WARM_CHECKED;

@@ -90,11 +90,14 @@ struct warm_compiler_options {
 	size_t size;	       /* sizeof(struct warm_compiler_options): set by the macro below */
 	const char *cache_dir; /* the volume: entries go to <cache_dir>/nvrtc/v1. NULL:
 				* WARM_CACHE_DIR of the environment; neither: no cache */
-	const char *nvrtc_library; /* libnvrtc's path. NULL: WARM_NVRTC_LIBRARY; a libnvrtc that is
-				    * loaded; LD_LIBRARY_PATH; CUDA's usual places; the
-				    * nvidia wheels of a Python environment */
+	const char *nvrtc_library; /* libnvrtc's path. NULL: WARM_NVRTC_LIBRARY; one that is loaded;
+				    * for loaded objects that need one their RUNPATH or RPATH, and
+				    * the nvidia wheels beside them; LD_LIBRARY_PATH; the loader's
+				    * cache; CUDA's usual places; the wheels of VIRTUAL_ENV and
+				    * CONDA_PREFIX */
 	const char *helper;	   /* path of warmcache-nvrtc. NULL: WARM_NVRTC_HELPER; beside this
-			     * library; ../bin from it; beside the executable */
+				    * library, in .., or in bin up to three levels above; the same
+				    * from the executable */
 	int mode;		   /* enum warm_compiler_mode */
 	const char *const *sealed_dirs; /* for WARM_MODE_SEALED, absolute, NULL-terminated */
 	unsigned max_parallel;		/* compiles, and so helpers, at once; 0: the CPUs */
