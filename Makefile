@@ -18,7 +18,7 @@ WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wundef -Wvla -Wforma
 	-Wimplicit-fallthrough -Wnull-dereference -Wdouble-promotion $(if $(WERROR),-Werror)
 CFLAGS ?= -O2 -g
 ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -DWARM_VERSION='"$(VERSION)"' -I. -Icompiler/include \
-	-fPIC -pthread -fvisibility=hidden -fstack-protector-strong $(WARNINGS) $(CFLAGS) \
+	-fPIC -pthread -fvisibility=hidden -fstack-protector-strong $(WARNINGS) $(CFLAGS) $(FILE_CFLAGS) \
 	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer,-D_FORTIFY_SOURCE=2)
 ALL_LDFLAGS = -pthread -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS) \
 	$(if $(SAN),-fsanitize=$(SAN))
@@ -50,7 +50,7 @@ $(B)/obj/%.o: %.c Makefile VERSION
 	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
 # One file is for CPUs that have it; it is called on no other.
-$(B)/obj/lib/base/hash_avx2.o: CFLAGS += $(if $(filter x86_64%,$(shell $(CC) -dumpmachine)),-mavx2)
+$(B)/obj/lib/base/hash_avx2.o: FILE_CFLAGS = $(if $(findstring x86_64,$(shell $(CC) -dumpmachine 2>/dev/null)),-mavx2)
 
 link = @mkdir -p $(@D); echo "  LINK $@"
 $(B)/bin/warmcache-init: $(B)/obj/initcache/init.o $(SYNC)

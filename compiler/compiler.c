@@ -57,7 +57,7 @@ struct warm_compile_result {
 /* All compilers of the process, for fork(). */
 static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct warm_compiler *all;
-static pthread_once_t at_fork_once = PTHREAD_ONCE_INIT;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 /* ---- errors ---- */
 
@@ -123,21 +123,22 @@ static void after_fork_in_child(void)
 	pthread_mutex_unlock(&all_lock);
 }
 
-static void register_at_fork(void)
-{
-	(void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-}
-
 /* What hits have counted since a second ago, of a program that closes no compiler. */
-static void __attribute__((destructor)) flush_all(void)
+static void flush_all(void)
 {
 	for (struct warm_compiler *c = all; c != NULL; c = c->next)
 		warm_kernel_counters_flush(&c->counters, true);
 }
 
+static void register_once(void)
+{
+	(void)pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+	(void)atexit(flush_all);
+}
+
 static void add_to_all(struct warm_compiler *c)
 {
-	pthread_once(&at_fork_once, register_at_fork);
+	pthread_once(&once, register_once);
 	pthread_mutex_lock(&all_lock);
 	c->next = all;
 	all = c;
@@ -216,7 +217,9 @@ static void check_cache(struct warm_compiler *c)
 {
 	if (c->entries.cache_fd < 0 || warm_fd_is(c->entries.cache_fd, c->cache_id))
 		return;
-	int fd = c->cache_dir != NULL ? open(c->cache_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	int fd = c->cache_dir != NULL
+			 ? warm_fd_move_up(open(c->cache_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC))
+			 : -1;
 	bool ours = warm_fd_is(fd, c->cache_id);
 	pthread_mutex_lock(&all_lock);
 	if (!warm_fd_is(c->entries.cache_fd, c->cache_id)) {

@@ -42,7 +42,8 @@ void warm_stored_release(struct warm_stored *stored);
 bool warm_entries_read(struct warm_entries *entries, struct warm_hash128 fingerprint,
 		       const struct warm_kernel_inputs *inputs, struct warm_stored *ret_stored);
 
-/* The variants of a program with dependencies, the one that held last and then newest first, until `holds` takes one. */
+/* The variants of a program with dependencies, the one that held last and then newest first, until
+ * `holds` takes one. */
 typedef bool (*warm_entry_holds_fn)(void *arg, const struct warm_stored *stored);
 bool warm_entries_read_variant(struct warm_entries *entries, struct warm_hash128 fingerprint,
 			       const struct warm_kernel_inputs *inputs, warm_entry_holds_fn holds,

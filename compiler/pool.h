@@ -3,8 +3,9 @@
  * Helpers that are kept: a request goes to one that waits, or to a new one.
  *
  * NVRTC's first compile in a process costs up to 160 ms more than the next, so helpers are used
- * again. At most `max_helpers` live at once, and no second one where memory is short; a few wait for
- * more work, and end by themselves when there is none. Threads: any number; one call has a helper for itself.
+ * again. At most `max_helpers` live at once, and no second one where memory is short; a few wait
+ * for more work, and end by themselves when there is none. Threads: any number; one call has a
+ * helper for itself.
  */
 #ifndef WARM_COMPILER_POOL_H
 #define WARM_COMPILER_POOL_H

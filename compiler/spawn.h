@@ -17,8 +17,8 @@
 /* Variables of the environment that change what NVRTC makes; NULL-terminated. */
 extern const char *const warm_nvrtc_environment[];
 
-/* Find the helper: `given`, WARM_NVRTC_HELPER, beside this library, in .., or bin up to three levels above; and
- * the same from the executable. NOT_FOUND says where it was looked for. */
+/* Find the helper: `given`, WARM_NVRTC_HELPER, beside this library, in .., or in bin up to three
+ * levels above; and the same from the executable. NOT_FOUND says where it was looked for. */
 int warm_helper_find(const char *given, char *ret_path, size_t bytes,
 		     struct warm_error *err) WARM_CHECKED;
 

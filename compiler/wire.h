@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the library and its helper say to each other over a socket: requests and
- * responses in turn, each a length, the version and the fields (lib/base/buf.h). Both ends must be of one version.
+ * What the library and its helper say to each other over a socket: requests and responses in turn,
+ * each a length, the version and the fields (lib/base/buf.h). Both ends must be of one version.
  *
  * Threads: pure functions over buffers and a socket.
  */

@@ -10,12 +10,37 @@
 
 #include "lib/base/hash_avx2.h"
 
+#if WARM_HASH_AVX2
+#include <cpuid.h>
+#endif
+
 enum { LONG_BYTES = 1024 }; /* below, the call costs more than the vectors win */
 
 #if WARM_HASH_AVX2
+/* By hand: __builtin_cpu_supports() brings a constructor, and this is part of what LD_PRELOAD puts
+ * into every process. */
+static bool cpu_has_avx2(void)
+{
+	enum { LEAF_1_OSXSAVE_AVX = 3 << 27, LEAF_7_AVX2 = 1 << 5, XMM_AND_YMM = 6 };
+	unsigned a, b, c, d, low, high;
+
+	if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & LEAF_1_OSXSAVE_AVX) != LEAF_1_OSXSAVE_AVX)
+		return false;
+	/* Does the system keep the registers? */
+	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	return (low & XMM_AND_YMM) == XMM_AND_YMM && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 &&
+	       (b & LEAF_7_AVX2) != 0;
+}
+
 static bool has_avx2(size_t bytes)
 {
-	return bytes >= LONG_BYTES && __builtin_cpu_supports("avx2");
+	static _Atomic int known; /* 0: not yet; 1: no; 2: yes */
+
+	if (bytes < LONG_BYTES)
+		return false;
+	if (known == 0)
+		known = cpu_has_avx2() ? 2 : 1;
+	return known == 2;
 }
 #endif
 
