@@ -412,7 +412,9 @@ bool warm_depend_holds(struct warm_depend *d, struct warm_hash128 id, struct war
 	bool again = seen.look != 0 && was_seen(d, seen.look, &seen);
 	bool ok = again && look_at_open(&l, deps, &seen);
 	if (!ok) {
-		/* Alone it may not be told from the files that were passed over. */
+		/* Alone it may not be told from the files that were passed over: from the start. */
+		free(take_ptr(l.files.slots));
+		l.files.n = 0;
 		again = false;
 		seen.look = look;
 		seen.n_open = 0;

@@ -1112,6 +1112,27 @@ TEST(a_file_that_lends_a_sealed_one_its_place_is_seen)
 	close_bench(&b);
 }
 
+TEST(a_file_of_the_programs_name_disturbs_no_sealed_hit)
+{
+	NEEDS_NVRTC();
+	struct bench b = open_bench();
+	char name[400];
+	const char *const options[2] = { "-arch=sm_90", b.option };
+	struct warm_compile_program p = with_include(&b, options);
+
+	put_text(b.s.fd, "inc/a.h", "#define VALUE 1\n");
+	put_text(b.s.fd, "k.cu", "as it was written to be compiled");
+	snprintf(name, sizeof(name), "%s/k.cu", b.s.path);
+	p.source = "#include <a.h>\nextern \"C\" __global__ void k(float *a) { a[0] += VALUE; }\n";
+	p.source_bytes = strlen(p.source);
+	p.name = name;
+	reopen_sealed(&b, b.inc);
+	expect(&b, &p, WARM_COMPILE_MISS);
+	for (int i = 0; i < 3; i++)
+		expect(&b, &p, WARM_COMPILE_HIT);
+	close_bench(&b);
+}
+
 TEST(a_program_of_the_root_directory_is_no_other_directorys)
 {
 	NEEDS_NVRTC();
@@ -1200,6 +1221,7 @@ int main(void)
 		cmocka_unit_test(a_host_of_much_memory_keeps_its_helper),
 		cmocka_unit_test(a_path_that_leads_out_of_a_sealed_directory_is_not_sealed),
 		cmocka_unit_test(a_file_that_lends_a_sealed_one_its_place_is_seen),
+		cmocka_unit_test(a_file_of_the_programs_name_disturbs_no_sealed_hit),
 		cmocka_unit_test(a_program_of_the_root_directory_is_no_other_directorys),
 		cmocka_unit_test(a_constant_made_of_the_file_name_is_never_another_programs),
 		cmocka_unit_test(a_second_call_reads_what_the_first_compiled),
