@@ -636,6 +636,17 @@ static int compile_in_host(struct call *call, const struct warm_wire_request *q,
 	return rc;
 }
 
+static int ask_helper(struct call *call, const struct warm_buf *request, bool alone,
+		      uint8_t **ret_data, struct warm_wire_response *ret_response,
+		      struct warm_error *err)
+{
+	size_t bytes = 0;
+	int rc = warm_pool_run(call->c->pool, call->inputs.in.environment.data, request, alone,
+			       call->c->timeout_ms, ret_data, &bytes, err);
+
+	return rc == 0 ? warm_wire_parse_response(*ret_data, bytes, ret_response, err) : rc;
+}
+
 static int compile_in_helper(struct call *call, const struct warm_wire_request *q, bool alone,
 			     enum warm_kernel_reason reason, const char *why,
 			     struct warm_compile_result **ret_result,
@@ -646,23 +657,16 @@ static int compile_in_helper(struct call *call, const struct warm_wire_request *
 	scope_free uint8_t *data = NULL;
 	struct warm_wire_response a = { 0 };
 	struct warm_error err = { 0 };
-	size_t bytes = 0;
 
 	if (c->helper[0] == '\0')
 		return fail(error, WARM_COMPILER_HELPER, "%s", c->helper_missing);
 	warm_wire_put_request(&request, q);
-	int rc = warm_pool_run(c->pool, call->inputs.in.environment.data, &request, alone,
-			       c->timeout_ms, &data, &bytes, &err);
-	if (rc == 0)
-		rc = warm_wire_parse_response(data, bytes, &a, &err);
+	int rc = ask_helper(call, &request, alone, &data, &a, &err);
 	/* A new one begins where this process is. */
 	if (rc == 0 && a.outcome == WARM_WIRE_NO_CWD && !alone) {
 		warm_wire_release_response(&a);
 		free(take_ptr(data));
-		rc = warm_pool_run(c->pool, call->inputs.in.environment.data, &request, true,
-				   c->timeout_ms, &data, &bytes, &err);
-		if (rc == 0)
-			rc = warm_wire_parse_response(data, bytes, &a, &err);
+		rc = ask_helper(call, &request, true, &data, &a, &err);
 	}
 	if (rc == WARM_NO_MEMORY)
 		return fail(error, WARM_COMPILER_NO_MEMORY, "%s", err.msg);
