@@ -22,7 +22,7 @@ ALL_CFLAGS = -std=gnu11 -D_GNU_SOURCE -DWARM_VERSION='"$(VERSION)"' -I. -Icompil
 	$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer,-D_FORTIFY_SOURCE=2)
 ALL_LDFLAGS = -pthread -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS) \
 	$(if $(SAN),-fsanitize=$(SAN))
-SYNC_LIBS := -larchive -lzstd -lcrypto -ljansson
+SYNC_LIBS := -lcurl -larchive -lzstd -lssl -lcrypto -ljansson -lexpat
 
 # Objects by folder; scripts/check-layers holds the direction of their includes.
 objects = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)/*.c))

@@ -43,7 +43,7 @@ struct cli_command {
 };
 
 extern const struct cli_command cli_ls, cli_show, cli_pull, cli_push, cli_verify, cli_import,
-	cli_export, cli_explain;
+	cli_export, cli_explain, cli_head;
 
 /* For `progress` fields; `arg` is the struct cli. Safe for any thread. */
 void cli_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes);

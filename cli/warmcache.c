@@ -35,8 +35,8 @@ static const struct warm_option options[] = {
 };
 
 static const struct cli_command *const commands[] = {
-	&cli_ls,     &cli_show,	  &cli_pull,   &cli_push,
-	&cli_verify, &cli_import, &cli_export, &cli_explain,
+	&cli_ls,     &cli_show,	  &cli_pull,	&cli_push, &cli_verify,
+	&cli_import, &cli_export, &cli_explain, &cli_head,
 };
 
 static const char details[] =
@@ -48,6 +48,7 @@ static const char details[] =
 	"  verify          read every layer to its end and check it\n"
 	"  import ARCHIVE  publish what an archive of a cache holds (tar.gz, tar.zst, zip, ...)\n"
 	"  export ARCHIVE  write a key's cache as one archive, by its suffix\n"
+	"  head            write a store's list for web servers that serve it (docs/stores.md)\n"
 	"  explain VOLUME --log FILE\n"
 	"                  why a kernel was compiled: a logged miss and the entries next to it\n"
 	"  explain ENTRY ENTRY\n"

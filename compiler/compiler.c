@@ -299,7 +299,7 @@ int warm_compiler_open(const struct warm_compiler_options *options,
 	}
 	/* Hits need no helper: it is missed when something has to be compiled. */
 	if (warm_helper_find(o.helper, c->helper, sizeof(c->helper), &err) != 0)
-		snprintf(c->helper_missing, sizeof(c->helper_missing), "%s", err.msg);
+		snprintf(c->helper_missing, sizeof(c->helper_missing), "%.255s", err.msg);
 	c->journal = warm_journal_open(secure_getenv("WARM_COMPILER_LOG"));
 	add_to_all(c);
 	*ret_compiler = c;

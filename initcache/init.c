@@ -122,7 +122,7 @@ static void set_text(json_t *o, const char *name, const char *text)
 static void write_result(const char *status, const struct warm_key *key,
 			 const struct warm_restore_result *r, const char *reason_text)
 {
-	char key_text[3 * WARM_KEY_PART_BYTES + 3] = "", reason[256];
+	char key_text[3 * WARM_KEY_PART_BYTES + 3] = "", reason[512];
 	int64_t duration = warm_clock_ms() - started_ms;
 
 	/* Who holds it may hang in a write: the watchdog doesn't wait for that. */

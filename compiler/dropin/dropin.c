@@ -85,7 +85,7 @@ static void find(void)
 	if (!lib.found) {
 		/* Without builtins beside it there is no key; it may know better where they are. */
 		lib.found = warm_nvrtc_find_alone(DROPIN_MAJOR, &lib.nvrtc) == 0;
-		snprintf(lib.problem, sizeof(lib.problem), "warmcache: %s", err.msg);
+		snprintf(lib.problem, sizeof(lib.problem), "warmcache: %.380s", err.msg);
 		return;
 	}
 	if (cache == NULL || cache[0] == '\0' || (off != NULL && strcmp(off, "off") == 0))

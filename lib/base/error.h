@@ -39,7 +39,7 @@ struct warm_error {
 	enum warm_status status;
 	int os_errno;
 	long http_status;
-	char msg[256];
+	char msg[512];
 };
 
 /* Set `err` to `status` with a message; returns `status`, for `return warm_error_set(...)`. */

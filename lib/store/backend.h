@@ -11,6 +11,7 @@
 struct warm_backend {
 	const char *scheme; /* "file" */
 	unsigned parallel;
+	bool remote; /* errors say themselves what was asked */
 	int (*open)(const char *rest, void **ret_state, struct warm_error *err);
 	void (*free)(void *state);
 	int (*list)(void *state, const char *prefix, warm_list_fn fn, void *arg,
@@ -20,12 +21,13 @@ struct warm_backend {
 	int (*get)(void *state, const char *name, uint64_t offset, uint64_t bytes,
 		   warm_sink_fn sink, void *arg, const struct warm_call *call,
 		   struct warm_error *err);
-	int (*put)(void *state, const char *name, int fd, uint64_t bytes,
+	int (*put)(void *state, const char *name, int fd, uint64_t bytes, bool replace,
 		   const struct warm_call *call, struct warm_error *err);
 	int (*delete)(void *state, const char *name, const struct warm_call *call,
 		      struct warm_error *err);
 };
 
-extern const struct warm_backend warm_backend_file;
+extern const struct warm_backend warm_backend_file, warm_backend_s3, warm_backend_gs,
+	warm_backend_oci, warm_backend_http, warm_backend_https;
 
 #endif

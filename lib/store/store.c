@@ -13,7 +13,8 @@ struct warm_store {
 };
 
 static const struct warm_backend *const backends[] = {
-	&warm_backend_file,
+	&warm_backend_file, &warm_backend_s3,	 &warm_backend_gs,
+	&warm_backend_oci,  &warm_backend_https, &warm_backend_http,
 };
 
 int warm_store_open(const char *url, struct warm_store **ret_store, struct warm_error *err)
@@ -32,20 +33,22 @@ int warm_store_open(const char *url, struct warm_store **ret_store, struct warm_
 				backend = backends[i];
 		if (backend == NULL)
 			return warm_error_set(err, WARM_INVALID,
-					      "store %.100s: unknown scheme '%.*s' (a directory or "
-					      "file:// is known)",
+					      "store %.100s: unknown scheme '%.*s' (known: a "
+					      "directory, file://, s3://, gs://, oci://, https://)",
 					      url, (int)n, url);
 		rest = colon + 3;
 	}
 	scope_store struct warm_store *store = calloc(1, sizeof(*store));
 	if (store == NULL)
 		return warm_error_nomem(err, sizeof(*store));
-	store->url = strdup(url);
+	store->url = strndup(url, backend == &warm_backend_file ? strlen(url) : strcspn(url, "?"));
 	if (store->url == NULL)
 		return warm_error_nomem(err, strlen(url));
 	int rc = backend->open(rest, &store->state, err);
 	if (rc != 0) {
-		warm_error_context(err, "store %.100s", url);
+		/* What stands before an '@' may be a password. */
+		const char *at = strchr(store->url, '@');
+		warm_error_context(err, "store %.100s", at != NULL ? at : store->url);
 		return rc;
 	}
 	store->backend = backend;
@@ -87,9 +90,14 @@ static int check_name(const struct warm_store *store, const char *name,
 static int with_context(const struct warm_store *store, const char *what, const char *name, int rc,
 			struct warm_error *err)
 {
+	const char *slash = name[0] != '\0' ? "/" : "";
+
 	if (rc == 0)
 		return 0;
-	warm_error_context(err, "%s %.80s/%.120s", what, store->url, name);
+	if (store->backend->remote)
+		warm_error_context(err, "%.80s%s%.120s", store->url, slash, name);
+	else
+		warm_error_context(err, "%s %.80s%s%.120s", what, store->url, slash, name);
 	return rc;
 }
 
@@ -126,15 +134,27 @@ int warm_store_get(struct warm_store *store, const char *name, uint64_t offset, 
 	return with_context(store, "read", name, rc, err);
 }
 
-int warm_store_put(struct warm_store *store, const char *name, int fd, uint64_t bytes,
-		   const struct warm_call *call, struct warm_error *err)
+static int put(struct warm_store *store, const char *name, int fd, uint64_t bytes, bool replace,
+	       const struct warm_call *call, struct warm_error *err)
 {
 	int rc = check_name(store, name, call, err);
 
 	if (rc != 0)
 		return rc;
-	rc = store->backend->put(store->state, name, fd, bytes, call, err);
+	rc = store->backend->put(store->state, name, fd, bytes, replace, call, err);
 	return with_context(store, "write", name, rc, err);
+}
+
+int warm_store_put(struct warm_store *store, const char *name, int fd, uint64_t bytes,
+		   const struct warm_call *call, struct warm_error *err)
+{
+	return put(store, name, fd, bytes, false, call, err);
+}
+
+int warm_store_replace(struct warm_store *store, const char *name, int fd, uint64_t bytes,
+		       const struct warm_call *call, struct warm_error *err)
+{
+	return put(store, name, fd, bytes, true, call, err);
 }
 
 int warm_store_delete(struct warm_store *store, const char *name, const struct warm_call *call,

@@ -16,6 +16,7 @@
 #ifndef WARM_STORE_STORE_H
 #define WARM_STORE_STORE_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "lib/base/clock.h"
@@ -32,7 +33,8 @@ struct warm_object {
 typedef int (*warm_list_fn)(void *arg, const struct warm_object *object, struct warm_error *err);
 typedef int (*warm_sink_fn)(void *arg, const void *data, size_t bytes, struct warm_error *err);
 
-/* Open by URL or path; nothing is contacted yet. INVALID for a scheme that isn't known. */
+/* Open by URL or path (docs/stores.md); nothing is contacted yet. INVALID for a scheme or a
+ * parameter that isn't known. */
 int warm_store_open(const char *url, struct warm_store **ret_store,
 		    struct warm_error *err) WARM_CHECKED;
 void warm_store_free(struct warm_store *store);
@@ -46,7 +48,7 @@ static inline void warm_store_scope(struct warm_store **store)
  * that clear their own. One thread, at the start. */
 void warm_store_umask(mode_t mask);
 
-/* For messages; holds no credential. */
+/* For messages: without parameters, and it holds no credential. */
 const char *warm_store_url(const struct warm_store *store);
 /* How many gets in flight at once serve this store best. */
 unsigned warm_store_parallel(const struct warm_store *store);
@@ -72,9 +74,15 @@ int warm_store_get(struct warm_store *store, const char *name, uint64_t offset, 
 		   struct warm_error *err) WARM_CHECKED;
 
 /* Put the first `bytes` of `fd` (read by offset) as `name`, whole or not at all.
- * Errors: EXISTS when the name is taken; NO_SPACE; DENIED; TRANSIENT; CANCELED. */
+ * Errors: EXISTS when the name is taken, where the store can tell; NO_SPACE; DENIED; TRANSIENT;
+ *         CANCELED; UNSUPPORTED for a store that is only read. */
 int warm_store_put(struct warm_store *store, const char *name, int fd, uint64_t bytes,
 		   const struct warm_call *call, struct warm_error *err) WARM_CHECKED;
+
+/* The same, in the place of what is there: for the few names that mean something of today (head,
+ * lib/store/head.h). */
+int warm_store_replace(struct warm_store *store, const char *name, int fd, uint64_t bytes,
+		       const struct warm_call *call, struct warm_error *err) WARM_CHECKED;
 
 /* Delete; what isn't there is no error. */
 int warm_store_delete(struct warm_store *store, const char *name, const struct warm_call *call,

@@ -298,7 +298,7 @@ static int make_parents(int root, const char *name, int *ret_fd, const char **re
 	return 0;
 }
 
-static int file_put(void *state, const char *name, int fd, uint64_t bytes,
+static int file_put(void *state, const char *name, int fd, uint64_t bytes, bool replace,
 		    const struct warm_call *call, struct warm_error *err)
 {
 	struct file_store *s = state;
@@ -326,8 +326,10 @@ static int file_put(void *state, const char *name, int fd, uint64_t bytes,
 		rc = warm_error_errno(err, errno, "fsync");
 	if (rc == 0)
 		rc = warm_file_close(&out, err);
-	if (rc == 0)
+	if (rc == 0 && !replace)
 		rc = warm_file_move(dir, temp, dir, base, err);
+	else if (rc == 0 && renameat(dir, temp, dir, base) != 0)
+		rc = warm_error_errno(err, errno, "rename");
 	if (rc != 0) {
 		unlinkat(dir, temp, 0);
 		return rc;

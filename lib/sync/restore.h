@@ -52,7 +52,7 @@ struct warm_restore_result {
 	int64_t list_ms, index_ms, fetch_ms, place_ms;
 	char fallback_version[WARM_KEY_PART_BYTES]; /* "" when none was used */
 	bool complete;				    /* the key itself carries the complete mark */
-	char reason[256];			    /* empty when there is nothing to say */
+	char reason[512];			    /* empty when there is nothing to say */
 };
 
 const char *warm_restore_status_name(enum warm_restore_status status);
