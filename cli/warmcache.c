@@ -12,6 +12,7 @@
 
 #include "cli/cli.h"
 #include "lib/base/log.h"
+#include "lib/store/tier.h"
 
 static struct cli_options opt;
 static atomic_bool interrupted;
@@ -200,6 +201,7 @@ int cli_publish_dir(struct cli *cli, const char *dir, const char *what, struct w
 int cli_restore_dir(struct cli *cli, const char *dir, const char *mount,
 		    struct warm_restore_result *ret_result, struct warm_error *err)
 {
+	scope_store struct warm_store *tier = NULL;
 	struct warm_restore_options o = {
 		.store = cli->store,
 		.key = cli->target.key,
@@ -214,7 +216,16 @@ int cli_restore_dir(struct cli *cli, const char *dir, const char *mount,
 		.progress_arg = cli,
 	};
 	char text[3 * WARM_KEY_PART_BYTES + 3];
-	int rc = warm_restore_run(&o, &cli->call, ret_result, err);
+	int rc = 0;
+
+	if (cli->target.n_stores > 1) {
+		rc = warm_tier_open(cli->target.stores, cli->target.n_stores, &warm_log_notices,
+				    &tier, err);
+		if (rc != 0)
+			return rc;
+		o.store = tier;
+	}
+	rc = warm_restore_run(&o, &cli->call, ret_result, err);
 
 	cli_progress_end(cli);
 	if (rc == 0 && ret_result->status == WARM_RESTORE_COLD)

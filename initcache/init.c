@@ -16,6 +16,8 @@
 
 #include "lib/base/file.h"
 #include "lib/base/log.h"
+#include "lib/store/tier.h"
+#include "lib/sync/near.h"
 #include "lib/sync/restore.h"
 #include "lib/sync/target.h"
 
@@ -279,22 +281,44 @@ static int take_fallback(struct warm_restore_options *o, char *copy, const char 
 	return 0;
 }
 
-/* Far first, since its LIST is the state; nearer ones where it can't be reached. */
+static void note_lacking(void *arg, const char *name, bool damaged)
+{
+	struct warm_error err = { 0 };
+	const char *names[] = { name };
+
+	if (warm_near_note(*(const int *)arg, names, &damaged, 1, &err) != 0)
+		warm_log(WARM_LOG_WARN, "near", "%s", err.msg);
+}
+
+/* Several stores are tiers; what near lacks is named for the sidecar. */
 static int restore(const struct warm_target *target, struct warm_restore_options *o,
 		   const struct warm_call *call, struct warm_restore_result *result,
 		   struct warm_error *err)
 {
+	scope_store struct warm_store *tier = NULL;
 	int rc = 0;
 
-	for (size_t i = target->n_stores; i > 0; i--) {
-		o->store = target->stores[i - 1];
-		rc = warm_restore_run(o, call, result, err);
-		if (rc != WARM_TRANSIENT && rc != WARM_DENIED && rc != WARM_IO)
+	o->store = warm_target_far(target);
+	if (target->n_stores > 1) {
+		rc = warm_tier_open(target->stores, target->n_stores, &warm_log_notices, &tier,
+				    err);
+		if (rc != 0)
 			return rc;
-		if (result->status != WARM_RESTORE_ERROR)
-			return rc;
-		if (i > 1)
-			warm_log(WARM_LOG_WARN, "store", "%s; trying a nearer store", err->msg);
+		o->store = tier;
+	}
+	rc = warm_restore_run(o, call, result, err);
+	if (tier == NULL || o->dry_run)
+		return rc;
+	scope_close int fd = open(opt.volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0)
+		warm_tier_lacking(tier, note_lacking, &fd);
+	if (warm_tier_far_is_away(tier)) {
+		char reason[sizeof(result->reason)];
+		snprintf(reason, sizeof(reason), "%.250s", result->reason);
+		snprintf(result->reason, sizeof(result->reason),
+			 "%.100s is away: by the nearer stores alone%s%s",
+			 warm_store_url(warm_target_far(target)), reason[0] != '\0' ? "; " : "",
+			 reason);
 	}
 	return rc;
 }

@@ -25,6 +25,7 @@
 #include "lib/base/log.h"
 #include "lib/kernel/counters.h"
 #include "lib/sync/ledger.h"
+#include "lib/sync/near.h"
 #include "lib/sync/publish.h"
 #include "lib/sync/target.h"
 
@@ -41,8 +42,8 @@ enum {
 static struct {
 	struct warm_target_options target;
 	const char *volume;
-	int64_t settle_ms, interval_ms, complete_after_ms;
-	uint64_t max_file_bytes, max_watches;
+	int64_t settle_ms, interval_ms, complete_after_ms, near_after_ms;
+	uint64_t max_file_bytes, max_watches, near_max_bytes;
 } opt;
 
 static const struct warm_option options[] = {
@@ -61,6 +62,12 @@ static const struct warm_option options[] = {
 	  "SIZE", "Never publish a larger file, nor its group." },
 	{ "max-watches", NULL, WARM_OPTION_COUNT, &opt.max_watches, "8192", "N",
 	  "Directories to watch by inotify; with more the volume is scanned by the clock." },
+	{ "near-max-bytes", "WARM_NEAR_MAX_BYTES", WARM_OPTION_BYTES, &opt.near_max_bytes, "16G",
+	  "SIZE",
+	  "With several stores: the most that layers take in a near one; what was used longest ago "
+	  "goes first. 0: no bound." },
+	{ "near-after", "WARM_NEAR_AFTER", WARM_OPTION_DURATION, &opt.near_after_ms, "60s", "TIME",
+	  "Fill near stores not before this long after the start: the model's start comes first." },
 	WARM_PROFILE_ROW(opt.target),
 };
 
@@ -84,6 +91,7 @@ struct sidecar {
 	/* worker */
 	pthread_t worker;
 	bool working;
+	bool filling; /* near stores, not publishing */
 	enum warm_publish_mode mode;
 	const char *complete;
 	struct warm_publisher *publisher;
@@ -94,11 +102,13 @@ struct sidecar {
 	struct warm_error error;
 	struct warm_publish_report report; /* the worker's while it works */
 	struct warm_publish_report last;   /* of the round that ended last */
+	struct warm_near_report near;
 	/* the kernel cache's counters in the volume: the worker's, and as they were last */
 	uint64_t kernel[WARM_KERNEL_COUNTED], last_kernel[WARM_KERNEL_COUNTED];
 
 	/* schedule, monotonic ms; 0: none */
 	int64_t next_round_ms, next_status_ms, last_publish_ms, last_new_ms;
+	int64_t next_near_ms, near_from_ms; /* near stores are filled; not before */
 	int64_t backoff_ms;
 	int64_t allowed_ms; /* no round before this: an interval after the last publish */
 	unsigned fruitless; /* looks in a row at groups that don't settle */
@@ -209,6 +219,14 @@ static void read_kernel_counters(struct sidecar *s)
 		memset(s->kernel, 0, sizeof(s->kernel));
 }
 
+static void end_work(struct sidecar *s)
+{
+	uint64_t one = 1;
+
+	if (write(s->done_fd, &one, sizeof(one)) < 0)
+		warm_log(WARM_LOG_ERROR, "eventfd", "%s", strerror(errno));
+}
+
 static void *work(void *arg)
 {
 	struct sidecar *s = arg;
@@ -223,6 +241,7 @@ static void *work(void *arg)
 		.max_file_bytes = opt.max_file_bytes,
 		.complete_after_ms = opt.complete_after_ms,
 		.hurry = &s->hurry,
+		.has_near = s->target.n_stores > 1,
 		.roots = &s->target.roots,
 		.notices = &warm_log_notices,
 	};
@@ -243,10 +262,51 @@ static void *work(void *arg)
 					       &call, &s->report, &s->error);
 	}
 	read_kernel_counters(s);
-	uint64_t one = 1;
-	if (write(s->done_fd, &one, sizeof(one)) < 0)
-		warm_log(WARM_LOG_ERROR, "eventfd", "%s", strerror(errno));
+	end_work(s);
 	return NULL;
+}
+
+/* SIGTERM cancels it: near can wait, the last round can't. */
+static void *fill(void *arg)
+{
+	struct sidecar *s = arg;
+	struct warm_call call = { .cancel = &s->hurry };
+	struct warm_near_options o = {
+		.stores = s->target.stores,
+		.n_stores = s->target.n_stores,
+		.key = s->target.key,
+		.volume = opt.volume,
+		.max_bytes = opt.near_max_bytes,
+		.notices = &warm_log_notices,
+	};
+
+	s->status = warm_near_fill(&o, &call, &s->near, &s->error);
+	end_work(s);
+	return NULL;
+}
+
+static void start_fill(struct sidecar *s)
+{
+	s->next_near_ms = 0;
+	s->working = s->filling = pthread_create(&s->worker, NULL, fill, s) == 0;
+	if (!s->working)
+		s->next_near_ms = warm_clock_ms() + BACKOFF_MAX_MS;
+}
+
+static void end_fill(struct sidecar *s)
+{
+	const struct warm_near_report *r = &s->near;
+
+	s->filling = false;
+	if (r->filled + r->repaired > 0)
+		warm_log(WARM_LOG_INFO, "near-filled",
+			 "%zu layers, %zu repaired, %.1f MiB; %zu evicted, %zu left", r->filled,
+			 r->repaired, (double)r->bytes / 1048576, r->evicted, r->left);
+	if (s->status != 0 && !s->ending)
+		warm_log(WARM_LOG_WARN, "near-failed", "%s: %s", warm_status_name(s->status),
+			 s->error.msg);
+	if (r->left > 0 || s->status != 0)
+		s->next_near_ms = warm_clock_ms() + jitter(opt.interval_ms);
 }
 
 static void start_round(struct sidecar *s, enum warm_publish_mode mode)
@@ -315,6 +375,10 @@ static void end_round(struct sidecar *s)
 		return;
 	pthread_join(s->worker, NULL);
 	s->working = false;
+	if (s->filling) {
+		end_fill(s);
+		return;
+	}
 	s->last = s->report;
 	memcpy(s->last_kernel, s->kernel, sizeof(s->last_kernel));
 	s->layers += r->layers;
@@ -325,6 +389,8 @@ static void end_round(struct sidecar *s)
 		s->last_new_ms = now;
 	if (r->layers > 0) {
 		s->last_publish_ms = now;
+		if (s->target.n_stores > 1)
+			s->next_near_ms = now > s->near_from_ms ? now : s->near_from_ms;
 		s->allowed_ms = now + jitter(opt.interval_ms);
 		warm_log(WARM_LOG_INFO, "published",
 			 "%zu groups, %zu files, %.1f MiB as %zu layers of %.1f MiB; scan %lld ms, "
@@ -390,6 +456,8 @@ static void arm_timer(const struct sidecar *s)
 
 	if (s->next_round_ms != 0 && !s->working && s->next_round_ms < at)
 		at = s->next_round_ms;
+	if (s->next_near_ms != 0 && !s->working && s->next_near_ms < at)
+		at = s->next_near_ms;
 	int64_t left = at - warm_clock_ms();
 	if (left < 1)
 		left = 1;
@@ -445,6 +513,8 @@ static int run(struct sidecar *s)
 {
 	s->next_round_ms = warm_clock_ms() + (opt.settle_ms > 0 ? opt.settle_ms : 100);
 	s->last_new_ms = warm_clock_ms();
+	if (s->target.n_stores > 1)
+		s->next_near_ms = s->near_from_ms = warm_clock_ms() + opt.near_after_ms;
 	/* The first scan sets the watches: now, so that nothing is missed from here on. */
 	start_round(s, WARM_PUBLISH_ROUND);
 	log_status(s, "started");
@@ -489,6 +559,8 @@ static int run(struct sidecar *s)
 		int64_t now = warm_clock_ms();
 		if (s->now || (s->next_round_ms != 0 && now >= s->next_round_ms))
 			start_round(s, WARM_PUBLISH_ROUND);
+		else if (s->next_near_ms != 0 && now >= s->next_near_ms)
+			start_fill(s);
 	}
 	log_status(s, "ended");
 	return 0;

@@ -187,6 +187,26 @@ int warm_file_load(int dir_fd, const char *path, size_t max_bytes, char **ret_da
 	return load_fd(fd, path, max_bytes, ret_data, ret_bytes, err);
 }
 
+int warm_file_unnamed(int dir_fd, const char *path, int *ret_fd, struct warm_error *err)
+{
+	char name[WARM_PATH_BYTES];
+	uint64_t random;
+	int fd = openat(dir_fd, path, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+
+	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
+		warm_random(&random, sizeof(random));
+		snprintf(name, sizeof(name), "%.3900s/spool-%016llx", path,
+			 (unsigned long long)random);
+		fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (fd >= 0)
+			unlinkat(dir_fd, name, 0);
+	}
+	if (fd < 0)
+		return warm_error_errno(err, errno, "make a spool in %s", path);
+	*ret_fd = fd;
+	return 0;
+}
+
 struct warm_fd_id warm_fd_id(int fd)
 {
 	struct stat st;

@@ -46,6 +46,11 @@ int warm_file_load(int dir_fd, const char *path, size_t max_bytes, char **ret_da
 int warm_file_replace(int dir_fd, const char *path, const void *data, size_t bytes, mode_t mode,
 		      bool durable, struct warm_error *err) WARM_CHECKED;
 
+/* A file without a name in the directory `path` of `dir_fd`, open for reading and writing: it goes
+ * with its last descriptor. */
+int warm_file_unnamed(int dir_fd, const char *path, int *ret_fd,
+		      struct warm_error *err) WARM_CHECKED;
+
 /* Which file a descriptor is of. A program may close all that it knows nothing of, and open others
  * under their numbers: whoever keeps one that it doesn't own asks first. */
 struct warm_fd_id {

@@ -45,6 +45,7 @@ static const char *const known_env[] = {
 	"WARM_NVRTC_LIBRARY",  "WARM_NVRTC_HELPER",
 	"WARM_COMPILER_LOG",   "WARM_COMPILER_MAX_BYTES",
 	"WARM_NVRTC",	       "WARM_COMPILER_LIBRARY",
+	"WARM_NEAR_MAX_BYTES", "WARM_NEAR_AFTER",
 };
 
 static int parse_number(const char *text, uint64_t *ret_number, const char **ret_rest)

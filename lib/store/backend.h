@@ -9,7 +9,7 @@
 #include "lib/store/store.h"
 
 struct warm_backend {
-	const char *scheme; /* "file" */
+	const char *scheme; /* "file"; NULL: stores below it name themselves in errors */
 	unsigned parallel;
 	bool remote; /* errors say themselves what was asked */
 	int (*open)(const char *rest, void **ret_state, struct warm_error *err);
@@ -25,7 +25,16 @@ struct warm_backend {
 		   const struct warm_call *call, struct warm_error *err);
 	int (*delete)(void *state, const char *name, const struct warm_call *call,
 		      struct warm_error *err);
+	/* May be NULL; see store.h. */
+	void (*touch)(void *state, const char *name);
+	bool (*distrust)(void *state, const char *name);
 };
+
+/* A store of a backend that has no URL of its own. Owns: the store frees `state`. */
+int warm_store_wrap(const struct warm_backend *backend, void *state, const char *url,
+		    unsigned parallel, struct warm_store **ret_store,
+		    struct warm_error *err) WARM_CHECKED;
+void *warm_store_state(const struct warm_store *store);
 
 extern const struct warm_backend warm_backend_file, warm_backend_s3, warm_backend_gs,
 	warm_backend_oci, warm_backend_http, warm_backend_https;

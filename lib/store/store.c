@@ -10,6 +10,7 @@ struct warm_store {
 	const struct warm_backend *backend;
 	void *state;
 	char *url;
+	unsigned parallel;
 };
 
 static const struct warm_backend *const backends[] = {
@@ -52,8 +53,30 @@ int warm_store_open(const char *url, struct warm_store **ret_store, struct warm_
 		return rc;
 	}
 	store->backend = backend;
+	store->parallel = backend->parallel;
 	*ret_store = take_ptr(store);
 	return 0;
+}
+
+int warm_store_wrap(const struct warm_backend *backend, void *state, const char *url,
+		    unsigned parallel, struct warm_store **ret_store, struct warm_error *err)
+{
+	struct warm_store *store = calloc(1, sizeof(*store));
+
+	if (store == NULL || (store->url = strdup(url)) == NULL) {
+		free(store);
+		return warm_error_nomem(err, sizeof(*store));
+	}
+	store->backend = backend;
+	store->state = state;
+	store->parallel = parallel;
+	*ret_store = store;
+	return 0;
+}
+
+void *warm_store_state(const struct warm_store *store)
+{
+	return store->state;
 }
 
 void warm_store_free(struct warm_store *store)
@@ -73,7 +96,7 @@ const char *warm_store_url(const struct warm_store *store)
 
 unsigned warm_store_parallel(const struct warm_store *store)
 {
-	return store->backend->parallel;
+	return store->parallel;
 }
 
 static int check_name(const struct warm_store *store, const char *name,
@@ -94,6 +117,8 @@ static int with_context(const struct warm_store *store, const char *what, const 
 
 	if (rc == 0)
 		return 0;
+	if (store->backend->scheme == NULL)
+		return rc;
 	if (store->backend->remote)
 		warm_error_context(err, "%.80s%s%.120s", store->url, slash, name);
 	else
@@ -166,4 +191,15 @@ int warm_store_delete(struct warm_store *store, const char *name, const struct w
 		return rc;
 	rc = store->backend->delete (store->state, name, call, err);
 	return with_context(store, "delete", name, rc, err);
+}
+
+void warm_store_touch(struct warm_store *store, const char *name)
+{
+	if (store->backend->touch != NULL)
+		store->backend->touch(store->state, name);
+}
+
+bool warm_store_distrust(struct warm_store *store, const char *name)
+{
+	return store->backend->distrust != NULL && store->backend->distrust(store->state, name);
 }

@@ -28,6 +28,7 @@ struct warm_object {
 	const char *name;
 	uint64_t bytes;
 	int64_t modified_ms; /* by the store's clock; -1 when it doesn't say */
+	int64_t used_ms;     /* when it was touched last; 0 when the store doesn't keep that */
 };
 
 typedef int (*warm_list_fn)(void *arg, const struct warm_object *object, struct warm_error *err);
@@ -87,5 +88,13 @@ int warm_store_replace(struct warm_store *store, const char *name, int fd, uint6
 /* Delete; what isn't there is no error. */
 int warm_store_delete(struct warm_store *store, const char *name, const struct warm_call *call,
 		      struct warm_error *err) WARM_CHECKED;
+
+/* The object is used: kept in LIST's `used_ms` by a directory that may be written to, by no other
+ * store. Nothing is said where it fails. */
+void warm_store_touch(struct warm_store *store, const char *name);
+
+/* What was read of `name` turned out wrong. True: it may have come from a copy of the store's own,
+ * which is not used again for this name; another read may give better. */
+bool warm_store_distrust(struct warm_store *store, const char *name);
 
 #endif

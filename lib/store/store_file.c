@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A directory as a store: an object is a file. A put writes a temporary file in the object's own
- * directory, syncs it, renames it without replacing and syncs the directory; names that begin
- * with a dot are never objects.
+ * A directory as a store: an object is a file. A put writes a file without a name, syncs it, links
+ * it under its name where that is free and syncs the directory. Where a file system has no such
+ * files it is a temporary one in the object's own directory, and a rename without replacing; names
+ * that begin with a dot are never objects.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -96,7 +97,8 @@ static int walk_dir(struct walk *w, int fd, size_t at, int depth, struct warm_er
 		memcpy(w->path + at, e->d_name, n + 1);
 		if (S_ISREG(st.st_mode)) {
 			struct warm_object o = { w->path, (uint64_t)st.st_size,
-						 warm_timespec_ns(st.st_mtim) / 1000000 };
+						 warm_timespec_ns(st.st_mtim) / 1000000,
+						 warm_timespec_ns(st.st_atim) / 1000000 };
 			rc = w->fn(w->arg, &o, err);
 		} else if (S_ISDIR(st.st_mode) && depth < 16) {
 			w->path[at + n] = '/';
@@ -184,7 +186,8 @@ static int file_head(void *state, const char *name, struct warm_object *ret_obje
 	(void)call;
 	if (rc == 0)
 		*ret_object = (struct warm_object){ name, (uint64_t)st.st_size,
-						    warm_timespec_ns(st.st_mtim) / 1000000 };
+						    warm_timespec_ns(st.st_mtim) / 1000000,
+						    warm_timespec_ns(st.st_atim) / 1000000 };
 	return rc;
 }
 
@@ -298,12 +301,69 @@ static int make_parents(int root, const char *name, int *ret_fd, const char **re
 	return 0;
 }
 
+static int copy_and_sync(int from, int to, uint64_t bytes, const struct warm_call *call,
+			 struct warm_error *err)
+{
+	int rc = copy_bytes(from, to, bytes, call, err);
+
+	if (rc == 0 && fsync(to) != 0)
+		rc = warm_error_errno(err, errno, "fsync");
+	return rc;
+}
+
+/* By a file that has no name until it is whole, and vanishes with its writer. UNSUPPORTED where
+ * there are none, or no /proc to name them by. */
+static int put_unnamed(int dir, const char *base, int from, uint64_t bytes,
+		       const struct warm_call *call, struct warm_error *err)
+{
+	char path[40];
+	struct stat st;
+	scope_close int out = openat(dir, ".", O_WRONLY | O_TMPFILE | O_CLOEXEC, 0666 & ~mask);
+
+	if (out < 0 && errno != EOPNOTSUPP && errno != EISDIR && errno != EINVAL && errno != ENOENT)
+		return warm_error_errno(err, errno, "create a temporary file");
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", out);
+	if (out < 0 || stat(path, &st) != 0)
+		return WARM_UNSUPPORTED;
+	int rc = copy_and_sync(from, out, bytes, call, err);
+	if (rc != 0)
+		return rc;
+	if (linkat(AT_FDCWD, path, dir, base, AT_SYMLINK_FOLLOW) != 0)
+		return errno == EEXIST || errno == ENOSPC || errno == EDQUOT || errno == EROFS ||
+				       errno == EACCES
+			       ? warm_error_errno(err, errno, "link")
+			       : WARM_UNSUPPORTED;
+	return warm_file_close(&out, err);
+}
+
+static int put_named(int dir, const char *base, int from, uint64_t bytes, bool replace,
+		     const struct warm_call *call, struct warm_error *err)
+{
+	char temp[40];
+	uint64_t random;
+
+	warm_random(&random, sizeof(random));
+	snprintf(temp, sizeof(temp), ".tmp-%016llx", (unsigned long long)random);
+	scope_close int out = openat(dir, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
+				     0666 & ~mask);
+	if (out < 0)
+		return warm_error_errno(err, errno, "create a temporary file");
+	int rc = copy_and_sync(from, out, bytes, call, err);
+	if (rc == 0)
+		rc = warm_file_close(&out, err);
+	if (rc == 0 && !replace)
+		rc = warm_file_move(dir, temp, dir, base, err);
+	else if (rc == 0 && renameat(dir, temp, dir, base) != 0)
+		rc = warm_error_errno(err, errno, "rename");
+	if (rc != 0)
+		unlinkat(dir, temp, 0);
+	return rc;
+}
+
 static int file_put(void *state, const char *name, int fd, uint64_t bytes, bool replace,
 		    const struct warm_call *call, struct warm_error *err)
 {
 	struct file_store *s = state;
-	char temp[40];
-	uint64_t random;
 	const char *base = NULL;
 
 	if (mkdir(s->root, 0777 & ~mask) != 0 && errno != EEXIST)
@@ -315,26 +375,10 @@ static int file_put(void *state, const char *name, int fd, uint64_t bytes, bool 
 	int rc = make_parents(root, name, &dir, &base, err);
 	if (rc != 0)
 		return rc;
-	warm_random(&random, sizeof(random));
-	snprintf(temp, sizeof(temp), ".tmp-%016llx", (unsigned long long)random);
-	scope_close int out = openat(dir, temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC,
-				     0666 & ~mask);
-	if (out < 0)
-		return warm_error_errno(err, errno, "create a temporary file");
-	rc = copy_bytes(fd, out, bytes, call, err);
-	if (rc == 0 && fsync(out) != 0)
-		rc = warm_error_errno(err, errno, "fsync");
-	if (rc == 0)
-		rc = warm_file_close(&out, err);
-	if (rc == 0 && !replace)
-		rc = warm_file_move(dir, temp, dir, base, err);
-	else if (rc == 0 && renameat(dir, temp, dir, base) != 0)
-		rc = warm_error_errno(err, errno, "rename");
-	if (rc != 0) {
-		unlinkat(dir, temp, 0);
-		return rc;
-	}
-	return sync_dir(dir, err);
+	rc = replace ? WARM_UNSUPPORTED : put_unnamed(dir, base, fd, bytes, call, err);
+	if (rc == WARM_UNSUPPORTED)
+		rc = put_named(dir, base, fd, bytes, replace, call, err);
+	return rc != 0 ? rc : sync_dir(dir, err);
 }
 
 static int file_delete(void *state, const char *name, const struct warm_call *call,
@@ -355,6 +399,17 @@ static int file_delete(void *state, const char *name, const struct warm_call *ca
 	return rc;
 }
 
+/* By atime, set rather than left to the mount's options. */
+static void file_touch(void *state, const char *name)
+{
+	struct timespec times[2] = { { .tv_nsec = UTIME_NOW }, { .tv_nsec = UTIME_OMIT } };
+	scope_close int fd = -1;
+	struct stat st;
+
+	if (open_object(state, name, &fd, &st, NULL) == 0 && futimens(fd, times) != 0)
+		return; /* read-only: whoever fills it sees to its bound */
+}
+
 const struct warm_backend warm_backend_file = {
 	.scheme = "file",
 	.parallel = 4,
@@ -365,4 +420,5 @@ const struct warm_backend warm_backend_file = {
 	.get = file_get,
 	.put = file_put,
 	.delete = file_delete,
+	.touch = file_touch,
 };

@@ -158,9 +158,11 @@ static int web_head(void *state, const char *name, struct warm_object *ret_objec
 	const char *length = warm_http_header(&response, "content-length");
 	if (length == NULL)
 		return warm_error_set(err, WARM_CORRUPT, "the server doesn't say how long it is");
-	*ret_object = (struct warm_object){ name, strtoull(length, NULL, 10),
-					    warm_http_parse_date(
-						    warm_http_header(&response, "last-modified")) };
+	*ret_object = (struct warm_object){
+		.name = name,
+		.bytes = strtoull(length, NULL, 10),
+		.modified_ms = warm_http_parse_date(warm_http_header(&response, "last-modified")),
+	};
 	return 0;
 }
 

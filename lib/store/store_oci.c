@@ -470,7 +470,9 @@ static int list_repository(struct oci *s, const char *repository, const char *pr
 		rc = warm_parallel(READERS, tags.n, read_one, &reading, err);
 	for (size_t i = 0; rc == 0 && i < tags.n; i++) {
 		const struct entry *e = &entries[i];
-		struct warm_object o = { e->name, e->bytes, e->uploaded_ms };
+		struct warm_object o = { .name = e->name,
+					 .bytes = e->bytes,
+					 .modified_ms = e->uploaded_ms };
 		if (e->name != NULL && strncmp(e->name, prefix, strlen(prefix)) == 0)
 			rc = fn(arg, &o, err);
 	}
@@ -524,7 +526,9 @@ static int oci_head(void *state, const char *name, struct warm_object *ret_objec
 	int rc = entry_of(state, name, &e, repository, call, err);
 
 	if (rc == 0)
-		*ret_object = (struct warm_object){ name, e.bytes, e.uploaded_ms };
+		*ret_object = (struct warm_object){ .name = name,
+						    .bytes = e.bytes,
+						    .modified_ms = e.uploaded_ms };
 	return rc;
 }
 

@@ -497,9 +497,11 @@ static int s3_head(void *state, const char *name, struct warm_object *ret_object
 	const char *length = warm_http_header(&response, "content-length");
 	if (length == NULL)
 		return warm_error_set(err, WARM_CORRUPT, "HeadObject answers without a length");
-	*ret_object = (struct warm_object){ name, strtoull(length, NULL, 10),
-					    warm_http_parse_date(
-						    warm_http_header(&response, "last-modified")) };
+	*ret_object = (struct warm_object){
+		.name = name,
+		.bytes = strtoull(length, NULL, 10),
+		.modified_ms = warm_http_parse_date(warm_http_header(&response, "last-modified")),
+	};
 	return 0;
 }
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/sync/catalog.h"
 
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,19 +11,6 @@ enum {
 	INDEX_THREADS = 8,
 	INDEXES_BYTES = 48 << 20, /* of all indexes of a key, raw: what is more is refused */
 };
-
-void warm_notice(const struct warm_notices *notices, const char *event, const char *fmt, ...)
-{
-	char text[512];
-	va_list ap;
-
-	if (notices == NULL || notices->fn == NULL)
-		return;
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	notices->fn(notices->arg, event, text);
-}
 
 void warm_catalog_release(struct warm_catalog *catalog)
 {
@@ -174,6 +160,8 @@ static int read_one(void *arg, size_t i, struct warm_error *err)
 	if (layer->index != NULL)
 		return 0;
 	int rc = read_index(r, layer, err);
+	if (rc == WARM_CORRUPT && warm_store_distrust(r->store, layer->object))
+		rc = read_index(r, layer, err);
 	switch (rc) {
 	case WARM_CORRUPT:
 	case WARM_UNSUPPORTED:

@@ -11,18 +11,9 @@
 #ifndef WARM_SYNC_CATALOG_H
 #define WARM_SYNC_CATALOG_H
 
+#include "lib/base/notice.h"
 #include "lib/layer/state.h"
 #include "lib/store/store.h"
-
-/* What a library has to tell that is no error: the program logs it. May be called by any thread
- * of the call that it was given to. */
-struct warm_notices {
-	void (*fn)(void *arg, const char *event, const char *text);
-	void *arg;
-};
-
-void warm_notice(const struct warm_notices *notices, const char *event, const char *fmt, ...)
-	WARM_PRINTF(3, 4);
 
 struct warm_catalog {
 	struct warm_key key;

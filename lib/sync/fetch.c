@@ -566,7 +566,36 @@ static void end_part(struct engine *e, uint32_t item, unsigned n)
 	e->fetch->items[item].done = true;
 }
 
-static void decode(struct engine *e, struct warm_unpack *unpack, const struct packet *packet)
+static int refill(void *arg, const void *data, size_t bytes, struct warm_error *err)
+{
+	struct packet *p = arg;
+
+	if (bytes > p->capacity - p->used)
+		return warm_error_set(err, WARM_CORRUPT, "the store sent more than was asked for");
+	memcpy(p->data + p->used, data, bytes);
+	p->used += bytes;
+	return 0;
+}
+
+/* A frame whose digest is wrong may come right from behind a damaged copy. */
+static int decode_again(struct engine *e, struct warm_unpack *unpack, struct packet *packet,
+			const uint8_t **ret_raw, struct warm_error *err)
+{
+	const struct warm_layer *layer = &e->fetch->layers[packet->layer];
+	const struct warm_frame *frame = &layer->index->frames[packet->frame];
+
+	if (!warm_store_distrust(e->fetch->store, layer->object))
+		return err->status;
+	packet->used = 0;
+	int rc = warm_store_get(e->fetch->store, layer->object, frame->offset, frame->bytes, refill,
+				packet, &e->call, err);
+	packet->used = frame->bytes;
+	return rc != 0 ? rc
+		       : warm_unpack_frame(unpack, layer->index, packet->frame, packet->data,
+					   ret_raw, err);
+}
+
+static void decode(struct engine *e, struct warm_unpack *unpack, struct packet *packet)
 {
 	const struct warm_layer *layer = &e->fetch->layers[packet->layer];
 	const struct plan *plan = &e->plans[packet->layer];
@@ -575,6 +604,8 @@ static void decode(struct engine *e, struct warm_unpack *unpack, const struct pa
 	const uint8_t *raw = NULL;
 
 	int rc = warm_unpack_frame(unpack, layer->index, packet->frame, packet->data, &raw, &err);
+	if (rc == WARM_CORRUPT)
+		rc = decode_again(e, unpack, packet, &raw, &err);
 	if (rc != 0) {
 		warm_error_context(&err, "%s", layer->object);
 		warm_notice(e->fetch->notices, "frame-refused", "%s", err.msg);

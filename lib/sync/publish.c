@@ -12,6 +12,7 @@
 #include "lib/base/parallel.h"
 #include "lib/kernel/entry.h"
 #include "lib/sync/ledger.h"
+#include "lib/sync/near.h"
 
 enum {
 	DEFAULT_LAYER_BYTES = 16 << 20,
@@ -494,39 +495,26 @@ static int ask_store(struct round *r, struct warm_error *err)
 	return 0;
 }
 
-/* A file without a name, in the volume or, for a directory that is none, below TMPDIR. */
-static int unlinked_file(const struct warm_publisher *p, struct warm_error *err)
+/* In the volume or, for a directory that is none, below TMPDIR. */
+static int unlinked_file(const struct warm_publisher *p, int *ret_fd, struct warm_error *err)
 {
 	const char *tmp = getenv("TMPDIR");
-	char name[WARM_PATH_BYTES];
-	uint64_t random;
-	int dir_fd = p->volume_fd;
 
-	snprintf(name, sizeof(name), "%.3900s",
-		 !p->o.no_ledger		 ? WARM_DIR
-		 : tmp != NULL && tmp[0] != '\0' ? tmp
-						 : "/tmp");
-	int fd = openat(dir_fd, name, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
-	if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)) {
-		size_t n = strlen(name);
-		warm_random(&random, sizeof(random));
-		snprintf(name + n, sizeof(name) - n, "/spool-%016llx", (unsigned long long)random);
-		fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		if (fd >= 0)
-			unlinkat(dir_fd, name, 0);
-	}
-	if (fd < 0)
-		return warm_error_errno(err, errno, "volume %s: make the spool", p->o.volume);
-	return fd;
+	if (tmp == NULL || tmp[0] == '\0')
+		tmp = "/tmp";
+	int rc = warm_file_unnamed(p->volume_fd, p->o.no_ledger ? tmp : WARM_DIR, ret_fd, err);
+	if (rc != 0)
+		warm_error_context(err, "volume %s", p->o.volume);
+	return rc;
 }
 
 static int open_spool(struct round *r, struct warm_error *err)
 {
 	struct warm_publisher *p = r->p;
 
-	r->spool_fd = unlinked_file(p, err);
-	if (r->spool_fd < 0)
-		return r->spool_fd;
+	int rc = unlinked_file(p, &r->spool_fd, err);
+	if (rc != 0)
+		return rc;
 	/* While the model runs, the CPUs are its. */
 	unsigned threads = r->mode == WARM_PUBLISH_ROUND ? 0 : warm_cpus();
 	return warm_pack_open(r->spool_fd, p->o.level, p->o.layer_bytes, threads, &r->pack, err);
@@ -627,6 +615,13 @@ static int put_layer(struct round *r, bool last, struct warm_error *err)
 	for (size_t i = 0; i < r->n_packed; i++) {
 		r->report->files += r->packed[i]->group->n_files;
 		r->report->raw_bytes += r->packed[i]->group->bytes;
+	}
+	if (p->o.has_near && r->mode == WARM_PUBLISH_ROUND) {
+		const char *names[] = { object };
+		const bool damaged[] = { false };
+		struct warm_error near_err = { 0 };
+		if (warm_near_note(p->volume_fd, names, damaged, 1, &near_err) != 0)
+			warm_notice(p->o.notices, "near", "%s", near_err.msg);
 	}
 	/* The layer is in the store: a ledger that can't be written costs a copy at worst. */
 	struct warm_error ledger_err = { 0 };

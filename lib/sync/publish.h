@@ -27,6 +27,7 @@ struct warm_publish_options {
 	uint64_t layer_bytes;	   /* compressed; 0: 16 MiB */
 	int level;		   /* of zstd; 0: 1 */
 	int64_t complete_after_ms; /* no mark while a group is younger than this */
+	bool has_near;		   /* what is put is named for near stores (near.h) */
 	bool no_ledger;		   /* for directories that are no volume: subtract by name alone */
 	/* Set: a round of WARM_PUBLISH_ROUND ends after the layer at hand. May be NULL. */
 	const atomic_bool *hurry;

@@ -20,35 +20,35 @@ struct warm_target_options {
 };
 
 /* Rows for the key and the store; `o` is a `struct warm_target_options` with static storage. */
-#define WARM_TARGET_ROWS(o)                                                                       \
-	{ "store",                                                                                \
-	  "WARM_STORE",                                                                           \
-	  WARM_OPTION_LIST,                                                                       \
-	  &(o).stores,                                                                            \
-	  NULL,                                                                                   \
-	  "DIR|URL",                                                                              \
-	  "Where layers live: a directory or file:// URL. Repeatable, nearest first: publishing " \
-	  "goes to the last, and nearer ones serve when it can't be reached." },                  \
-		{ "model",                                                                        \
-		  "WARM_MODEL",                                                                   \
-		  WARM_OPTION_STRING,                                                             \
-		  &(o).model,                                                                     \
-		  "",                                                                             \
-		  "NAME",                                                                         \
-		  "The model that the cache belongs to. Empty: disabled." },                      \
-		{ "version",                                                                      \
-		  "WARM_VERSION",                                                                 \
-		  WARM_OPTION_STRING,                                                             \
-		  &(o).version,                                                                   \
-		  "",                                                                             \
-		  "VERSION",                                                                      \
-		  "The model's version. Empty: only artifacts whose name covers all that they "   \
-		  "depend on "                                                                    \
-		  "are kept." },                                                                  \
-	{                                                                                         \
-		"platform", "WARM_PLATFORM", WARM_OPTION_STRING, &(o).platform, "auto", "NAME",   \
-			"What compiled code depends on beyond the version. auto: the machine, "   \
-			"e.g. x86_64."                                                            \
+#define WARM_TARGET_ROWS(o)                                                                      \
+	{ "store",                                                                               \
+	  "WARM_STORE",                                                                          \
+	  WARM_OPTION_LIST,                                                                      \
+	  &(o).stores,                                                                           \
+	  NULL,                                                                                  \
+	  "DIR|URL",                                                                             \
+	  "Where layers live: a directory, s3://, gs://, oci:// or https:// URL. Repeatable, "   \
+	  "nearest first: publishing goes to the last, the nearer ones serve what they have." }, \
+		{ "model",                                                                       \
+		  "WARM_MODEL",                                                                  \
+		  WARM_OPTION_STRING,                                                            \
+		  &(o).model,                                                                    \
+		  "",                                                                            \
+		  "NAME",                                                                        \
+		  "The model that the cache belongs to. Empty: disabled." },                     \
+		{ "version",                                                                     \
+		  "WARM_VERSION",                                                                \
+		  WARM_OPTION_STRING,                                                            \
+		  &(o).version,                                                                  \
+		  "",                                                                            \
+		  "VERSION",                                                                     \
+		  "The model's version. Empty: only artifacts whose name covers all that they "  \
+		  "depend on "                                                                   \
+		  "are kept." },                                                                 \
+	{                                                                                        \
+		"platform", "WARM_PLATFORM", WARM_OPTION_STRING, &(o).platform, "auto", "NAME",  \
+			"What compiled code depends on beyond the version. auto: the machine, "  \
+			"e.g. x86_64."                                                           \
 	}
 
 #define WARM_PROFILE_ROW(o)                                                                      \
