@@ -313,7 +313,7 @@ static int restore(const struct warm_target *target, struct warm_restore_options
 	if (fd >= 0)
 		warm_tier_lacking(tier, note_lacking, &fd);
 	if (warm_tier_far_is_away(tier)) {
-		char reason[sizeof(result->reason)];
+		char reason[256];
 		snprintf(reason, sizeof(reason), "%.250s", result->reason);
 		snprintf(result->reason, sizeof(result->reason),
 			 "%.100s is away: by the nearer stores alone%s%s",

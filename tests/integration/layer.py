@@ -156,12 +156,18 @@ class Layer:
         return path
 
 
-def objects(store):
-    """Every object of a directory store: no temporary files."""
+def refresh(store):
+    """Called before somebody looks into a store; kinds.py puts what it needs in its place."""
+
+
+def objects(store, fresh=True):
+    """Every layer of a directory store: no temporary files, no heads for web servers."""
+    if fresh:
+        refresh(store)
     found = []
     for top, dirs, files in os.walk(store):
         dirs[:] = [d for d in dirs if not d.startswith(".")]
-        found += [os.path.join(top, f) for f in files if not f.startswith(".")]
+        found += [os.path.join(top, f) for f in files if not f.startswith(".") and f != "head"]
     return sorted(found)
 
 

@@ -3,7 +3,10 @@
 """Run the integration tests: python3 tests/integration/run.py [--bin DIR] [--quick] [NAME...]
 
 A test is a function of a test_*.py beside this file whose name doesn't begin with '_'. NAME
-chooses those whose "file.function" holds it. Ends with "N passed, N failed"."""
+chooses those whose "file.function" holds it. Ends with "N passed, N failed".
+
+--store s3|s3-tls|oci|http runs the suites that know directories alone against another kind of
+store; see kinds.py."""
 
 import argparse
 import importlib
@@ -16,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
+import kinds  # noqa: E402
 import support  # noqa: E402
 
 WORKERS = 4  # most of the time is waiting
@@ -42,12 +46,24 @@ def main():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--jobs", type=int, default=WORKERS)
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--store", choices=sorted(kinds.KINDS))
     parser.add_argument("names", nargs="*")
     args = parser.parse_args()
-    tests = collect(args.names)
+    tests = collect(args.names or (kinds.SUITES if args.store else []))
     if args.list:
         print("\n".join(name for name, _ in tests))
         return 0
+    if not args.store:
+        return run_all(tests, args)
+    server = support.Context(args.bin, args.quick, "server")
+    try:
+        support.Context.kind = kinds.KINDS[args.store](server)
+        return run_all(tests, args)
+    finally:
+        server.end()
+
+
+def run_all(tests, args):
     passed, failed, skipped = [], [], []
     lock = threading.Lock()
 
@@ -56,9 +72,13 @@ def main():
         start = time.monotonic()
         context = support.Context(args.bin, args.quick, fn.__name__)
         word, note, into = "ok", "", passed
+        why_not = context.kind.why_not(name) if context.kind else None
         try:
             try:
+                if why_not:
+                    raise support.Skip(why_not)
                 fn(context)
+                context.check_secrets()
             finally:
                 context.end()
         except support.Skip as e:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import struct
@@ -20,13 +21,28 @@ MACHINE = os.uname().machine
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # Exit codes of lib/base/error.c.
 INVALID, NOT_FOUND, TRANSIENT, CORRUPT, DENIED, NO_SPACE, LIMIT, NO_MEMORY, CANCELED = range(2, 11)
+UNSUPPORTED = 12
 FIELDS = {"status", "key", "layers", "files", "bytes", "present_files", "fetched_bytes",
           "duration_ms", "phases", "complete", "reason"}
 TIMEOUT = 60
+# What of the runner's own environment a store would heed.
+HEEDED = re.compile("WARM_|AWS_|GCE_METADATA|GOOGLE_|DOCKER_CONFIG|REGISTRY_AUTH|SSL_CERT_|"
+                    ".*_proxy$|.*_PROXY$")
 
 
 class Skip(Exception):
     pass
+
+
+def wait_until(what, true, timeout=20):
+    """Poll until `true()`; its value."""
+    end = time.monotonic() + timeout
+    while True:
+        value = true()
+        if value:
+            return value
+        assert time.monotonic() < end, "not within %d s: %s" % (timeout, what)
+        time.sleep(0.05)
 
 
 def alone(fn):
@@ -212,8 +228,8 @@ class Result:
 
 
 class Sidecar:
-    def __init__(self, args, env):
-        self.lines = []
+    def __init__(self, args, env, look=lambda: None):
+        self.lines, self._look = [], look
         self.process = subprocess.Popen(args, env=env, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                         text=True, errors="replace")
@@ -238,6 +254,7 @@ class Sidecar:
             assert self.process.poll() is None or self.count(text) >= n or self._drain(), \
                 "the sidecar ended (%s):\n%s" % (self.process.returncode, self.log)
             time.sleep(0.02)
+        self._look()
 
     def _drain(self):
         self._reader.join(1)
@@ -249,6 +266,7 @@ class Sidecar:
     def wait(self, timeout=20):
         code = self.process.wait(timeout)
         self._reader.join(5)
+        self._look()
         assert "Sanitizer" not in self.log and "runtime error:" not in self.log, self.log
         return code
 
@@ -264,23 +282,37 @@ class Sidecar:
             self.process.kill()
         self.process.wait()
         self._reader.join(5)
+        self._look()
 
 
 class Context:
     """One test's own directory and what it started."""
 
     _runtime = None  # whether the programs carry a sanitizer
+    kind = None  # a kind of store in a directory's place: kinds.py
 
     def __init__(self, bin_dir, quick, name):
         self.bin = os.path.abspath(bin_dir)
         self.quick = quick
-        self.tmp = tempfile.mkdtemp(prefix="warm-%s." % name[:20])
+        self.tmp = tempfile.mkdtemp(prefix="warm-%s." % name[:20],
+                                    dir=self.kind.parent if self.kind else None)
         os.chmod(self.tmp, 0o755)
         self.store = self.path("store")
         self.volume = self.dir("volume")
         self.random = random.Random(name)
+        self.secrets, self.written = set(), []  # see check_secrets()
         self._undo = contextlib.ExitStack()
         self._n = 0
+
+    def check_secrets(self):
+        """Nothing that a program wrote holds what a store's login is made of. `written` has texts,
+        and functions that give one."""
+        text = "\n".join(w if isinstance(w, str) else w() for w in self.written)
+        leaks = [s for s in self.secrets if s in text]
+        assert not leaks, "a log holds a secret: %s" % leaks
+        found = re.search("authorization: |x-amz-signature=|aws4-hmac|bearer [a-z0-9]{8}", text,
+                          re.IGNORECASE)
+        assert not found, "a log holds a signature: %s" % text[found.start() - 200:found.end() + 80]
 
     def path(self, *parts):
         return os.path.join(self.tmp, *parts)
@@ -328,7 +360,8 @@ class Context:
         return out
 
     def env(self, fault=None, preload=None, **more):
-        env = {k: v for k, v in os.environ.items() if not k.startswith("WARM_")}
+        env = {k: v for k, v in os.environ.items() if not HEEDED.match(k)}
+        env.update(self.kind.env if self.kind else {})
         if preload is not None and self._sanitized():
             raise Skip("a sanitizer's runtime must come first")
         # The programs' own leaks and races are other tests' business; malloc faults need that
@@ -346,9 +379,19 @@ class Context:
         env.update({k: str(v) for k, v in more.items()})
         return env
 
-    def target(self, volume, store, model, version):
+    def url(self, path, write=False):
+        """What to give to a program as --store, for the directory `path`."""
+        return self.kind.url(self, path, write) if self.kind else path
+
+    def look(self):
+        """After a program that isn't run by init() or sidecar(): what it left is to be seen."""
+        if self.kind:
+            self.kind.look(self)
+
+    def target(self, volume, store, model, version, write=False):
         args = ["--volume", volume or self.volume, "--model", model, "--version", version]
-        for one in (store if isinstance(store, list) else [store or self.store]):
+        stores = store if isinstance(store, list) else [store or self.store]
+        for one in stores[:-1] + [self.url(stores[-1], write)]:  # those before it are near
             args += ["--store", one]
         return args
 
@@ -366,9 +409,11 @@ class Context:
                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout,
                            text=True, errors="replace")
         took = time.monotonic() - start
+        self.look()
         with open(out, "rb") as f:
             raw = f.read()
         os.unlink(out)
+        self.written += [p.stderr, p.stdout, raw.decode(errors="replace")]
         assert p.returncode not in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS), p.stderr
         assert "Sanitizer" not in p.stderr and "runtime error:" not in p.stderr, p.stderr
         result = None
@@ -387,8 +432,9 @@ class Context:
     def sidecar(self, *args, volume=None, store=None, model="m", version="v1", env=None,
                 prefix=()):
         line = list(prefix) + [os.path.join(self.bin, "warmcache-sidecar")]
-        line += self.target(volume, store, model, version)
-        s = Sidecar(line + list(args), env or self.env())
+        line += self.target(volume, store, model, version, write=True)
+        s = Sidecar(line + list(args), env or self.env(), self.look)
+        self.written.append(lambda: s.log)
         self.undo(s.kill)
         return s
 
@@ -401,6 +447,15 @@ class Context:
         s.wait_for("state=started")
         assert s.stop() == 0, s.log
         return s.log
+
+    def run(self, *args, code=0, env=None):
+        """Run `warmcache` as it is given."""
+        p = subprocess.run([os.path.join(self.bin, "warmcache")] + list(args),
+                           env=env or self.env(), stdin=subprocess.DEVNULL,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
+        self.written += [p.stdout, p.stderr]
+        assert p.returncode == code, "exit %d: %s\n%s" % (p.returncode, p.stdout, p.stderr)
+        return p
 
     def mount(self, *args):
         """mount ...; undone at the test's end."""
@@ -415,6 +470,42 @@ class Context:
         need_root()
         need("setpriv")
         return ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+# ---- remote stores ----
+
+def bare_env(t, **more):
+    """The environment of a program that finds no login but what a test gives it."""
+    return t.env(**{"HOME": t.dir("home"), "AWS_EC2_METADATA_DISABLED": "true", **more})
+
+
+def some_tree(name="a", n=5):
+    return Tree([inductor_file("%s%d" % (name, i)) for i in range(n)] + [fxgraph_file(name)])
+
+
+def round_trip(t, store, tree=None, **kw):
+    """Published and restored through the same store."""
+    tree = tree or some_tree()
+    log = t.publish(tree, store=store, **kw)
+    volume = t.fresh("out")
+    r = t.init(store=store, volume=volume, **kw)
+    assert r.code == 0 and r.status == "warm", (r, log)
+    assert check_whole(volume, tree) == len(tree.groups)
+    return r
+
+
+def fails_open(t, *words, volume=None, **kw):
+    """Exit 0, an empty volume that can be used, and a reason that holds all words."""
+    volume = volume or t.fresh("failed")
+    r = t.init(volume=volume, **kw)
+    assert r.code == 0 and r.status in ("error", "cold"), r
+    assert snapshot(volume) == {}, r
+    for word in words:
+        one = word if isinstance(word, tuple) else (word,)
+        assert any(w.lower() in r.json["reason"].lower() for w in one), (word, r)
+    strict = t.init("--require", volume=volume, **kw)
+    assert strict.code > 0, strict
+    return r
 
 
 class Failures:

@@ -13,12 +13,14 @@ from support import (CORRUPT, INVALID, NOT_FOUND, MACHINE, Tree, check_store, ch
 
 
 def _run(t, *args, code=0, model="m", version="v1", key=True):
-    line = [os.path.join(t.bin, "warmcache")] + list(args) + ["--store", t.store]
+    write = args[0] in ("push", "import")
+    line = [os.path.join(t.bin, "warmcache")] + list(args) + ["--store", t.url(t.store, write)]
     if key:
         line += ["--model", model, "--version", version]
     p = subprocess.run(line, env=t.env(TMPDIR=t.tmp), stdin=subprocess.DEVNULL,
                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
     assert p.returncode == code, "exit %d: %s\n%s" % (p.returncode, p.stdout, p.stderr)
+    t.look()
     return p
 
 

@@ -127,7 +127,8 @@ def require_makes_a_cold_start_a_failure_and_check_restores_nothing(t):
     t.clear()
     r = t.init("--check")
     assert r.code == 0 and snapshot(t.volume, ours=True) == {}, r
-    assert t.init("--check", store=t.path("nowhere")).code == NOT_FOUND
+    code = t.init("--check", store=t.path("nowhere")).code
+    assert code == NOT_FOUND or (t.kind and code == 0)  # a bucket's prefix needn't be made
     r = t.init("--require")
     assert r.code == 0 and r.status == "warm", r
 

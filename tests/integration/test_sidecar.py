@@ -421,8 +421,8 @@ def a_group_that_never_settles_does_not_delay_another(t):
 
 
 def _complete(t):
-    line = [os.path.join(t.bin, "warmcache"), "show", "--json", "--store", t.store, "--model", "m",
-            "--version", "v1"]
+    line = [os.path.join(t.bin, "warmcache"), "show", "--json", "--store", t.url(t.store), "--model",
+            "m", "--version", "v1"]
     return json.loads(subprocess.check_output(line, env=t.env()))["complete"]
 
 
