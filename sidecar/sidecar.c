@@ -21,6 +21,7 @@
 #include <sys/timerfd.h>
 #include <time.h>
 
+#include "lib/base/file.h"
 #include "lib/base/hash.h"
 #include "lib/base/log.h"
 #include "lib/kernel/counters.h"
@@ -37,6 +38,8 @@ enum {
 	REPEAT_MS = 60 * 1000, /* a failure that repeats is told this often */
 	PROBE_MS = 200,
 	LAST_RETRY_MS = 10 * 1000, /* a store that fails is asked again this long after SIGTERM */
+	STALL_MS = 2 * 1000, /* a round that stands still at SIGTERM makes room for the last one */
+	BUSY_CPU_NS = 20 * 1000 * 1000, /* of a second: packing, however little CPU we are given */
 };
 
 static struct {
@@ -97,8 +100,9 @@ struct sidecar {
 	struct warm_publisher *publisher;
 	atomic_size_t watches;
 	atomic_bool too_many_dirs;
-	atomic_bool hurry; /* SIGTERM: a round at work ends after its layer */
-	int status;	   /* of the last round */
+	atomic_bool hurry;   /* SIGTERM: a round at work ends after its layer */
+	atomic_bool give_up; /* SIGTERM, and nothing moves */
+	int status;	     /* of the last round */
 	struct warm_error error;
 	struct warm_publish_report report; /* the worker's while it works */
 	struct warm_publish_report last;   /* of the round that ended last */
@@ -116,6 +120,8 @@ struct sidecar {
 	bool now;	    /* SIGUSR1 */
 	bool ending, final_done;
 	int64_t ending_since_ms;
+	int64_t active_ms, active_cpu_ns; /* when something moved last */
+	uint64_t moved_bytes;
 
 	/* totals */
 	size_t layers, groups, files, failures;
@@ -232,6 +238,7 @@ static void *work(void *arg)
 	struct sidecar *s = arg;
 	struct warm_call call = {
 		.deadline_ms = s->mode == WARM_PUBLISH_FINAL ? 0 : warm_clock_ms() + ROUND_MS,
+		.cancel = &s->give_up,
 	};
 	struct warm_publish_options o = {
 		.store = warm_target_far(&s->target),
@@ -314,6 +321,7 @@ static void start_round(struct sidecar *s, enum warm_publish_mode mode)
 	int64_t now = warm_clock_ms();
 
 	s->mode = mode;
+	atomic_store(&s->give_up, false);
 	s->complete = NULL;
 	if (mode == WARM_PUBLISH_FINAL && s->last.volume_groups > 0 && !s->changed &&
 	    now - s->last_new_ms >= opt.complete_after_ms)
@@ -458,6 +466,8 @@ static void arm_timer(const struct sidecar *s)
 		at = s->next_round_ms;
 	if (s->next_near_ms != 0 && !s->working && s->next_near_ms < at)
 		at = s->next_near_ms;
+	if (s->ending && s->working)
+		at = warm_clock_ms() + 1000;
 	int64_t left = at - warm_clock_ms();
 	if (left < 1)
 		left = 1;
@@ -509,6 +519,26 @@ static bool worth_retrying(const struct sidecar *s)
 	       s->next_round_ms - s->ending_since_ms < LAST_RETRY_MS;
 }
 
+/* A store that hangs must not hold the pod's end. No deadline: as long as bytes go out, or the
+ * packing takes CPU, there is progress. */
+static void watch_stall(struct sidecar *s)
+{
+	int64_t now = warm_clock_ms();
+	uint64_t moved = warm_store_activity();
+	struct timespec cpu;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	int64_t cpu_ns = warm_timespec_ns(cpu);
+	if (moved != s->moved_bytes || cpu_ns - s->active_cpu_ns >= BUSY_CPU_NS) {
+		s->moved_bytes = moved;
+		s->active_cpu_ns = cpu_ns;
+		s->active_ms = now;
+	}
+	int64_t since = s->active_ms > s->ending_since_ms ? s->active_ms : s->ending_since_ms;
+	if (now - since >= (s->mode == WARM_PUBLISH_FINAL ? LAST_RETRY_MS : STALL_MS))
+		atomic_store(&s->give_up, true);
+}
+
 static int run(struct sidecar *s)
 {
 	s->next_round_ms = warm_clock_ms() + (opt.settle_ms > 0 ? opt.settle_ms : 100);
@@ -546,6 +576,8 @@ static int run(struct sidecar *s)
 			s->changed = true;
 		if (warm_clock_ms() >= s->next_status_ms)
 			log_status(s, s->ending ? "ending" : "running");
+		if (s->ending && s->working)
+			watch_stall(s);
 		if (s->ending && !s->working) {
 			if (s->final_done && !worth_retrying(s))
 				break;

@@ -51,11 +51,11 @@ struct warm_http {
 	atomic_bool reached; /* a server has answered */
 };
 
-static atomic_ullong requests;
+static atomic_ullong moved;
 
-uint64_t warm_http_requests(void)
+uint64_t warm_http_moved(void)
 {
-	return atomic_load(&requests);
+	return atomic_load(&moved);
 }
 
 /* ---- the client ---- */
@@ -126,10 +126,10 @@ static CURLcode set_trust(CURL *easy, void *ssl, void *arg)
 	(void)easy;
 	pthread_mutex_lock(&h->lock);
 	if (h->trust == NULL)
-		h->trust = load_trust(NULL);
+		h->trust = load_trust(h->o.ca_file);
 	pthread_mutex_unlock(&h->lock);
 	if (h->trust == NULL)
-		return CURLE_OUT_OF_MEMORY;
+		return CURLE_SSL_CACERT_BADFILE;
 	SSL_CTX_set1_cert_store(ssl, h->trust);
 	return CURLE_OK;
 }
@@ -160,14 +160,10 @@ int warm_http_open(const struct warm_http_options *options, struct warm_http **r
 	curl_share_setopt(h->share, CURLSHOPT_USERDATA, h);
 	curl_share_setopt(h->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS);
 	curl_share_setopt(h->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
-	if (options->ca_file != NULL) {
-		h->trust = load_trust(options->ca_file);
-		if (h->trust == NULL) {
-			warm_http_free(h);
-			return warm_error_set(err, WARM_INVALID,
-					      "ca=%.120s: no file of certificates (PEM)",
-					      options->ca_file);
-		}
+	if (options->ca_file != NULL && access(options->ca_file, R_OK) != 0) {
+		warm_http_free(h);
+		return warm_error_set(err, WARM_INVALID, "certificates %.120s: %s",
+				      options->ca_file, strerror(errno));
 	}
 	*ret_http = h;
 	return 0;
@@ -459,6 +455,7 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
 	size_t taken = n;
 
 	(void)size;
+	atomic_fetch_add(&moved, n);
 	if (!a->judged && judge_head(a, t->easy) != 0)
 		return CURL_WRITEFUNC_ERROR;
 	if (!a->to_sink)
@@ -510,6 +507,7 @@ static size_t on_read(char *data, size_t size, size_t n, void *arg)
 		return CURL_READFUNC_ABORT;
 	}
 	a->sent += n;
+	atomic_fetch_add(&moved, n);
 	return n;
 }
 
@@ -676,8 +674,9 @@ static int explain(CURLcode code, CURL *easy, const struct attempt *a, const cha
 				host, CONNECT_MS);
 		return warm_error_set(err, WARM_TRANSIENT, "%s has stalled: %.120s", host, detail);
 	}
-	case CURLE_PEER_FAILED_VERIFICATION:
 	case CURLE_SSL_CACERT_BADFILE:
+		return warm_error_set(err, WARM_DENIED, "no certificates (PEM) in the file of ca=");
+	case CURLE_PEER_FAILED_VERIFICATION:
 	case CURLE_SSL_ISSUER_ERROR:
 		return warm_error_set(err, WARM_DENIED,
 				      "the certificate of %s isn't trusted (%.100s): give its "
@@ -716,22 +715,21 @@ static int try_once(struct warm_http *h, struct slot *s, struct attempt *a,
 	if (headers == NULL)
 		return warm_error_nomem(err, HEAD_BYTES);
 	set_options(h, s->easy, a, &t, headers, detail);
-	atomic_fetch_add(&requests, 1);
 	int rc = drive(s, call, &code, err);
-	curl_slist_free_all(headers);
-	if (rc != 0)
-		return rc;
-	if (a->status != 0)
-		return a->status;
+	if (rc == 0 && a->status != 0)
+		rc = a->status;
 	/* What comes after the last byte that was wanted is of no interest. */
 	if (a->to_sink && a->done == a->run->range_bytes)
 		a->enough = true;
-	if (code != CURLE_OK && !a->enough)
+	if (rc == 0 && code != CURLE_OK && !a->enough)
 		rc = explain(code, s->easy, a, detail, err);
-	else if (!a->judged)
+	else if (rc == 0 && !a->judged)
 		rc = judge_head(a, s->easy);
 	if (a->response->status != 0)
 		atomic_store(&h->reached, true);
+	/* Nothing of this frame is left in the handle. */
+	curl_easy_reset(s->easy);
+	curl_slist_free_all(headers);
 	if (rc == 0 && a->to_sink && a->done < a->run->range_bytes)
 		rc = warm_error_set(err, a->response->status == 206 ? WARM_TRANSIENT : WARM_CORRUPT,
 				    "%llu bytes came for %llu", (unsigned long long)a->done,

@@ -37,7 +37,7 @@ struct warm_http_options {
 
 #define WARM_HTTP_CONNECTIONS 16
 
-/* INVALID when the certificates can't be read. Nothing is contacted. */
+/* INVALID when the certificates can't be read; they are at the first use of TLS. Nothing is contacted. */
 int warm_http_open(const struct warm_http_options *options, struct warm_http **ret_http,
 		   struct warm_error *err) WARM_CHECKED;
 void warm_http_free(struct warm_http *http);
@@ -121,7 +121,7 @@ bool warm_http_same_origin(const char *a, const char *b);
 /* A URL reference against its base. NULL when it is none, or out of memory. Owns: the caller. */
 char *warm_http_resolve(const char *base, const char *reference);
 
-/* How many requests were sent by this process, for the tests and the bench. */
-uint64_t warm_http_requests(void);
+/* Bytes of bodies that this process has sent and received: what stands still has stalled. */
+uint64_t warm_http_moved(void);
 
 #endif

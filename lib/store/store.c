@@ -5,6 +5,7 @@
 
 #include "lib/base/file.h"
 #include "lib/store/backend.h"
+#include "lib/store/http.h"
 
 struct warm_store {
 	const struct warm_backend *backend;
@@ -97,6 +98,11 @@ const char *warm_store_url(const struct warm_store *store)
 unsigned warm_store_parallel(const struct warm_store *store)
 {
 	return store->parallel;
+}
+
+uint64_t warm_store_activity(void)
+{
+	return warm_http_moved();
 }
 
 static int check_name(const struct warm_store *store, const char *name,

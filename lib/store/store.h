@@ -54,6 +54,9 @@ const char *warm_store_url(const struct warm_store *store);
 /* How many gets in flight at once serve this store best. */
 unsigned warm_store_parallel(const struct warm_store *store);
 
+/* A number that grows while bytes go to or come from remote stores, for this process. */
+uint64_t warm_store_activity(void);
+
 /* Call `fn` for each object whose name begins with `prefix` (which ends in '/' or is empty), in
  * no particular order. `ret_now_ms`, where not NULL, gets the store's clock, -1 if it has none.
  *

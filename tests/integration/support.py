@@ -463,7 +463,8 @@ class Context:
         need("mount")
         if subprocess.call(["mount"] + list(args), stderr=subprocess.DEVNULL) != 0:
             raise Skip("mount %s is refused here" % " ".join(args))
-        self.undo(subprocess.call, ["umount", "-l", args[-1]])
+        if "remount" not in " ".join(args):
+            self.undo(subprocess.call, ["umount", "-l", args[-1]])
 
     def as_nobody(self):
         """Command line prefix that drops root."""
