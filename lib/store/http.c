@@ -60,8 +60,11 @@ uint64_t warm_http_moved(void)
 
 /* ---- the client ---- */
 
+static char agent[64];
+
 static void global_init(void)
 {
+	snprintf(agent, sizeof(agent), "warmcache/%s", warm_version);
 	curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 
@@ -526,9 +529,7 @@ static void set_options(struct warm_http *h, CURL *easy, struct attempt *a, stru
 {
 	const struct warm_http_run *run = a->run;
 	int64_t answer_ms = run->answer_ms > 0 ? run->answer_ms : ANSWER_MS;
-	static char agent[64];
 
-	snprintf(agent, sizeof(agent), "warmcache/%s", warm_version);
 	curl_easy_reset(easy);
 	curl_easy_setopt(easy, CURLOPT_URL, a->request->url);
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");

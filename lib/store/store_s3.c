@@ -272,6 +272,15 @@ static enum warm_status status_of(const struct op *op, long status, const struct
 	return WARM_DENIED;
 }
 
+/* The beginning of a body that is no XML, on one line. */
+static void quote(const struct warm_http_response *r, char *ret_text, size_t bytes)
+{
+	snprintf(ret_text, bytes, "%.120s", (const char *)r->body.data);
+	for (char *p = ret_text; *p != '\0'; p++)
+		if ((unsigned char)*p < 0x20 || (unsigned char)*p >= 0x7f)
+			*p = ' ';
+}
+
 static int refused(void *arg, const struct warm_http_response *r, bool *ret_again,
 		   struct warm_error *err)
 {
@@ -288,7 +297,7 @@ static int refused(void *arg, const struct warm_http_response *r, bool *ret_agai
 	/* A HEAD has no body, a proxy's isn't S3's. */
 	if (r->body.bytes > 0 &&
 	    warm_xml_parse(r->body.data, r->body.bytes, take_answer, &a, NULL) != 0)
-		a.message[0] = '\0';
+		quote(r, a.message, sizeof(a.message));
 	bool stale = is_one_of(a.code, expired) || (r->status == 401 && s->google != NULL);
 	if (stale && !op->renewed) {
 		op->renewed = *ret_again = true;
