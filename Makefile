@@ -131,7 +131,7 @@ tests: all $(UNIT) $(FUZZ) $(B)/tests/libfault.so $(EXAMPLES)
 
 # ---- demo, bench ----
 
-.PHONY: demo demo-torch bench fuzz
+.PHONY: demo demo-torch bench bench-stores fuzz
 demo:
 	$(Q)scripts/setup demo
 	$(Q)$(MAKE) --no-print-directory all $(B)/examples/model
@@ -143,6 +143,9 @@ demo-torch:
 bench: setup
 	$(Q)$(MAKE) --no-print-directory all $(BENCH)
 	$(Q)bench/run
+bench-stores: setup
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)bench/stores
 # It starts itself to be timed: so only with what a small program has.
 $(B)/bench/kernel: $(B)/obj/bench/kernel.o $(COMPILER)
 	$(link)

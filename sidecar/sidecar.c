@@ -515,7 +515,8 @@ static int idle_until_signal(int signal_fd)
 /* After a last round that failed: a store may come back, but it must not hold the pod's end. */
 static bool worth_retrying(const struct sidecar *s)
 {
-	return s->status != 0 && s->status != WARM_DENIED && !s->last.volume_lost &&
+	return s->status != 0 && s->status != WARM_DENIED && s->status != WARM_UNSUPPORTED &&
+	       s->status != WARM_INVALID && !s->last.volume_lost &&
 	       s->next_round_ms - s->ending_since_ms < LAST_RETRY_MS;
 }
 

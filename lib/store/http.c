@@ -533,6 +533,7 @@ static void set_options(struct warm_http *h, CURL *easy, struct attempt *a, stru
 	curl_easy_reset(easy);
 	curl_easy_setopt(easy, CURLOPT_URL, a->request->url);
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+	curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
@@ -696,6 +697,16 @@ static int explain(CURLcode code, CURL *easy, const struct attempt *a, const cha
 	}
 }
 
+/* A server that has closed a connection is there as well; one that never says a word may not be. */
+static void note_reached(struct warm_http *h, CURL *easy, const struct attempt *a, CURLcode code)
+{
+	curl_off_t connected_us = 0;
+
+	curl_easy_getinfo(easy, CURLINFO_CONNECT_TIME_T, &connected_us);
+	if (a->response->status != 0 || (connected_us > 0 && code != CURLE_OPERATION_TIMEDOUT))
+		atomic_store(&h->reached, true);
+}
+
 /* One request and its answer. 0 when an answer came, whatever its status. */
 static int try_once(struct warm_http *h, struct slot *s, struct attempt *a,
 		    const struct warm_call *call, struct warm_error *err)
@@ -726,8 +737,7 @@ static int try_once(struct warm_http *h, struct slot *s, struct attempt *a,
 		rc = explain(code, s->easy, a, detail, err);
 	else if (rc == 0 && !a->judged)
 		rc = judge_head(a, s->easy);
-	if (a->response->status != 0)
-		atomic_store(&h->reached, true);
+	note_reached(h, s->easy, a, code);
 	/* Nothing of this frame is left in the handle. */
 	curl_easy_reset(s->easy);
 	curl_slist_free_all(headers);

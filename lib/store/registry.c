@@ -235,7 +235,8 @@ static int take_auth(struct login *l, json_t *auth, struct warm_error *err)
 	return rc;
 }
 
-/* Run "docker-credential-NAME get", give it the host, take what it prints. */
+/* Run "docker-credential-NAME get", give it the host, take what it prints. NOT_FOUND when it isn't
+ * there, or knows nothing of the host. */
 static int run_helper(const char *name, const char *host, char ret_out[HELPER_BYTES],
 		      const struct warm_call *call, struct warm_error *err)
 {
@@ -290,6 +291,8 @@ static int run_helper(const char *name, const char *host, char ret_out[HELPER_BY
 		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 			;
 	}
+	if (failed == ENOENT || (failed == 0 && strstr(ret_out, "credentials not found") != NULL))
+		return warm_error_set(err, WARM_NOT_FOUND, "%s", program);
 	if (failed != 0)
 		return warm_error_set(err, WARM_DENIED, "%s: %s", program, strerror(failed));
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
@@ -361,16 +364,19 @@ static int from_config(struct warm_registry *r, json_t *config, struct login *l,
 	json_t *auth = entry_of(json_object_get(config, "auths"), r->o.host);
 	json_t *store = json_object_get(config, "credsStore");
 
+	const char *name = json_string_value(helper);
+	int rc;
+
 	*ret_found = true;
-	if (json_is_string(helper))
-		return from_helper(l, json_string_value(helper), r->o.host, call, err);
-	/* With a credsStore "auths" holds empty objects for the names that it knows. */
-	if (auth != NULL && json_object_size(auth) > 0)
+	/* With a credsStore "auths" holds empty objects, if anything. */
+	if (name == NULL && auth != NULL && json_object_size(auth) > 0)
 		return take_auth(l, auth, err);
-	if (auth != NULL && json_is_string(store))
-		return from_helper(l, json_string_value(store), r->o.host, call, err);
-	*ret_found = false;
-	return 0;
+	if (name == NULL)
+		name = json_string_value(store);
+	rc = name != NULL ? from_helper(l, name, r->o.host, call, err) : WARM_NOT_FOUND;
+	if (rc == WARM_NOT_FOUND)
+		*ret_found = false; /* a helper that isn't here leaves it to the next place */
+	return *ret_found ? rc : 0;
 }
 
 static int from_files(struct warm_registry *r, struct login *l, bool *ret_found,

@@ -100,6 +100,17 @@ unsigned warm_store_parallel(const struct warm_store *store)
 	return store->parallel;
 }
 
+int warm_store_check(const struct warm_store *store, const char *prefix, struct warm_error *err)
+{
+	if (store->backend->check == NULL || prefix[0] == '\0' ||
+	    store->backend->check(store->state, prefix, err) == 0)
+		return 0;
+	if (err != NULL)
+		err->status = WARM_INVALID;
+	warm_error_context(err, "store %.100s", store->url);
+	return WARM_INVALID;
+}
+
 uint64_t warm_store_activity(void)
 {
 	return warm_http_moved();
@@ -126,9 +137,9 @@ static int with_context(const struct warm_store *store, const char *what, const 
 	if (store->backend->scheme == NULL)
 		return rc;
 	if (store->backend->remote)
-		warm_error_context(err, "%.80s%s%.120s", store->url, slash, name);
+		warm_error_context(err, "%.80s%s%.250s", store->url, slash, name);
 	else
-		warm_error_context(err, "%s %.80s%s%.120s", what, store->url, slash, name);
+		warm_error_context(err, "%s %.80s%s%.250s", what, store->url, slash, name);
 	return rc;
 }
 

@@ -54,6 +54,10 @@ const char *warm_store_url(const struct warm_store *store);
 /* How many gets in flight at once serve this store best. */
 unsigned warm_store_parallel(const struct warm_store *store);
 
+/* Can the store hold names that begin with `prefix`? INVALID says why not. Nothing is contacted. */
+int warm_store_check(const struct warm_store *store, const char *prefix,
+		     struct warm_error *err) WARM_CHECKED;
+
 /* A number that grows while bytes go to or come from remote stores, for this process. */
 uint64_t warm_store_activity(void);
 

@@ -216,6 +216,14 @@ static bool is_digest(const char *text)
 	       strncmp(text, "sha256:", 7) == 0 && strspn(text + 7, "0123456789abcdef") == 64;
 }
 
+/* What isn't JSON may only be a lack of memory. */
+static int check_json(const json_t *o, const json_error_t *where, struct warm_error *err)
+{
+	return o == NULL && json_error_code(where) == json_error_out_of_memory
+		       ? warm_error_nomem(err, MANIFEST_BYTES)
+		       : 0;
+}
+
 /* What a manifest says; an entry without a name where it isn't one of ours. */
 static int parse_manifest(struct oci *s, const char *repository, const char *tag,
 			  const struct warm_buf *body, struct entry *ret_entry,
@@ -230,14 +238,17 @@ static int parse_manifest(struct oci *s, const char *repository, const char *tag
 	const char *name = json_string_value(json_object_get(annotations, ANNOTATION_NAME));
 	const char *uploaded = json_string_value(json_object_get(annotations, ANNOTATION_UPLOADED));
 	const char *digest = json_string_value(json_object_get(layer, "digest"));
-	json_int_t bytes = json_integer_value(json_object_get(layer, "size"));
-	int rc = 0;
+	json_t *size = json_object_get(layer, "size");
+	json_int_t bytes = json_integer_value(size);
+	int rc = check_json(o, &where, err);
 
+	if (rc != 0)
+		return rc;
 	memcpy(e.manifest, "sha256:", 7);
 	warm_sha256_hex(body->data, body->bytes, e.manifest + 7);
 	/* The name must belong where it stands: what was copied elsewhere is somebody else's. */
-	if (name != NULL && json_array_size(layers) == 1 && is_digest(digest) && bytes > 0 &&
-	    warm_path_check(name, strlen(name), NULL) == 0 &&
+	if (name != NULL && json_array_size(layers) == 1 && is_digest(digest) &&
+	    json_is_integer(size) && bytes >= 0 && warm_path_check(name, strlen(name), NULL) == 0 &&
 	    warm_oci_name(s->url.prefix, name, expected, expected_tag, NULL) == 0 &&
 	    strcmp(expected, repository) == 0 && strcmp(expected_tag, tag) == 0) {
 		snprintf(e.blob, sizeof(e.blob), "%s", digest);
@@ -409,8 +420,9 @@ static int read_list(struct oci *s, const char *repository, const char *first, c
 		json_t *o = json_loadb((const char *)response.body.data, response.body.bytes, 0,
 				       &where);
 		json_t *list = json_object_get(o, member);
-		if (o == NULL)
-			rc = warm_error_set(err, WARM_CORRUPT, "%s: no JSON", op.what);
+		rc = check_json(o, &where, err);
+		if (rc == 0 && !json_is_array(list) && !json_is_null(list))
+			rc = warm_error_set(err, WARM_CORRUPT, "%s: something else came", op.what);
 		json_array_foreach(list, i, text)
 			if (rc == 0 && json_is_string(text))
 				rc = add_text(texts, json_string_value(text), err);
@@ -514,6 +526,14 @@ static int oci_list(void *state, const char *prefix, warm_list_fn fn, void *arg,
 	if (rc == 0)
 		rc = list_repository(s, repository, prefix, fn, arg, ret_now_ms, call, err);
 	return rc == WARM_NOT_FOUND ? 0 : rc; /* a model that nobody has pushed yet */
+}
+
+static int oci_check(void *state, const char *prefix, struct warm_error *err)
+{
+	const struct oci *s = state;
+	char repository[WARM_OCI_REPOSITORY_BYTES];
+
+	return warm_oci_repository(s->url.prefix, prefix, repository, err);
 }
 
 /* ---- objects ---- */
@@ -827,6 +847,7 @@ const struct warm_backend warm_backend_oci = {
 	.remote = true,
 	.open = oci_open,
 	.free = oci_free,
+	.check = oci_check,
 	.list = oci_list,
 	.head = oci_head,
 	.get = oci_get,

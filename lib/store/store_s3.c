@@ -26,6 +26,7 @@ enum {
 	PUT_ANSWER_MS = 60 * 1000,
 	ABORT_MS = 5000,
 	REGION_BYTES = 64,
+	SLOW_TRIES = 3, /* after a RequestTimeout, which is a 400 */
 };
 
 #define EMPTY_SHA256 "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -54,7 +55,8 @@ struct op {
 	bool puts; /* makes an object: encryption is asked for */
 	bool missing_is_fine;
 	char who[24], region[REGION_BYTES];
-	bool renewed, moved, reset_clock, waited;
+	bool renewed, moved, reset_clock;
+	int waited;
 };
 
 static void s3_free(void *state)
@@ -317,8 +319,8 @@ static int refused(void *arg, const struct warm_http_response *r, bool *ret_agai
 		op->reset_clock = *ret_again = true;
 		return 0;
 	}
-	if (strcmp(a.code, "RequestTimeout") == 0 && !op->waited) {
-		op->waited = *ret_again = true;
+	if (strcmp(a.code, "RequestTimeout") == 0 && op->waited++ < SLOW_TRIES) {
+		*ret_again = true;
 		return 0;
 	}
 	return warm_error_set(err, status_of(op, r->status, &a), "%ld%s%s for %s as %s%s",
@@ -340,7 +342,7 @@ struct page {
 	char *key;
 	uint64_t bytes;
 	int64_t modified_ms;
-	bool truncated, encoded;
+	bool truncated, encoded, is_list;
 	char *token;
 	struct warm_buf found; /* of this page: bytes, modified, name; whether names are encoded may
 				* come last */
@@ -385,6 +387,8 @@ static int take_listed(void *arg, const char *path, const char *text, struct war
 		free(take_ptr(p->key));
 		p->bytes = 0;
 		p->modified_ms = -1;
+	} else if (strcmp(path, "ListBucketResult") == 0) {
+		p->is_list = true;
 	} else if (strcmp(path, "ListBucketResult/IsTruncated") == 0) {
 		p->truncated = strcmp(text, "true") == 0;
 	} else if (strcmp(path, "ListBucketResult/EncodingType") == 0) {
@@ -459,10 +463,13 @@ static int list_page(struct page *p, const char *prefix, int64_t *ret_now_ms,
 	if (ret_now_ms != NULL)
 		*ret_now_ms = warm_http_date(&response);
 	free(take_ptr(p->token));
-	p->truncated = p->encoded = false;
+	p->truncated = p->encoded = p->is_list = false;
 	p->found.bytes = 0;
 	p->modified_ms = -1;
 	rc = warm_xml_parse(response.body.data, response.body.bytes, take_listed, p, err);
+	/* A page of somebody else (a proxy's login) must not look like an empty store. */
+	if (rc == 0 && !p->is_list)
+		rc = warm_error_set(err, WARM_CORRUPT, "ListObjectsV2 answers with something else");
 	if (rc == 0)
 		rc = tell_objects(p, err);
 	if (rc == 0 && p->truncated && p->token == NULL)
@@ -862,6 +869,7 @@ static int open_s3(struct s3 *s, const char *rest, struct warm_error *err)
 		return rc;
 	s->kms_key = warm_url_param(&s->url, "kms-key", NULL);
 	struct warm_aws_options o = { .profile = warm_url_param(&s->url, "profile", NULL),
+				      .region = warm_url_param(&s->url, "region", NULL),
 				      .anonymous = s->anonymous,
 				      .ca_file = warm_url_param(&s->url, "ca", ca_env) };
 	rc = warm_aws_open(&o, &s->aws, err);

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lib/base/file.h"
+
 static int digit_of(char c)
 {
 	if (c >= '0' && c <= '9')
@@ -127,6 +129,8 @@ static int parse(struct warm_url *u, char *text, const char *const *known, struc
 		return warm_error_nomem(err, strlen(text));
 	for (size_t m = strlen(u->prefix); m > 0 && u->prefix[m - 1] == '/'; m--)
 		u->prefix[m - 1] = '\0';
+	if (u->prefix[0] != '\0' && warm_path_check(u->prefix, strlen(u->prefix), err) != 0)
+		return WARM_INVALID;
 	if (u->host[0] == '\0')
 		return warm_error_set(err, WARM_INVALID, "nothing follows '://'");
 	for (char *p = query == NULL ? NULL : strtok_r(query, "&", &save); p != NULL;

@@ -24,7 +24,8 @@ struct warm_url {
 };
 
 /* Split what follows "scheme://". `known` names the parameters of this kind of store and ends in
- * NULL. INVALID for an unknown parameter, one given twice, broken encoding, user and password. */
+ * NULL. INVALID for an unknown parameter, one given twice, broken encoding, a prefix with empty parts,
+ * "." or "..", user and password. */
 int warm_url_parse(const char *rest, const char *const *known, struct warm_url *ret_url,
 		   struct warm_error *err) WARM_CHECKED;
 void warm_url_release(struct warm_url *url);

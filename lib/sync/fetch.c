@@ -370,6 +370,9 @@ static struct packet *get_packet(struct engine *e, size_t bytes)
 		return NULL;
 	}
 	e->in_flight_bytes += bytes;
+	/* One is woken for each packet that ends; who has got in wakes the next while there is room. */
+	if (e->in_flight_bytes < e->budget_bytes)
+		pthread_cond_signal(&e->room);
 	struct packet **best = NULL;
 	for (struct packet **s = &e->spare; *s != NULL; s = &(*s)->next)
 		if ((*s)->capacity >= bytes && (best == NULL || (*s)->capacity < (*best)->capacity))
@@ -410,7 +413,7 @@ static void put_packet(struct engine *e, struct packet *p, size_t bytes)
 	e->in_flight_bytes -= bytes;
 	p->next = e->spare;
 	e->spare = p;
-	pthread_cond_broadcast(&e->room);
+	pthread_cond_signal(&e->room);
 	pthread_mutex_unlock(&e->lock);
 }
 

@@ -274,7 +274,8 @@ static void keep_usable(struct restore *r, struct warm_state *state, bool self_k
 	state->n_live = kept;
 }
 
-/* The version to fall back on: the newest complete one, else the newest. */
+/* The version to fall back on: the newest complete one, else the newest. What was read of it on
+ * the way is in r->other. */
 static int find_fallback(struct restore *r, struct warm_key *ret_key, bool *ret_found,
 			 struct warm_error *err)
 {
@@ -304,8 +305,6 @@ static int find_fallback(struct restore *r, struct warm_key *ret_key, bool *ret_
 			    warm_key_equal(&keys[i].key, &r->o->key))
 				continue;
 			looks++;
-			if (pick == NULL)
-				pick = &keys[i];
 			scope_catalog struct warm_catalog c = { 0 };
 			rc = warm_catalog_list(&c, r->o->store, &keys[i].key, false, r->call, err);
 			if (rc == 0)
@@ -313,8 +312,12 @@ static int find_fallback(struct restore *r, struct warm_key *ret_key, bool *ret_
 			if (rc != 0)
 				return rc;
 			complete = warm_catalog_complete(&c) != NULL;
-			if (complete)
-				pick = &keys[i];
+			if (pick != NULL && !complete)
+				continue;
+			pick = &keys[i];
+			warm_catalog_release(&r->other);
+			r->other = c;
+			c = (struct warm_catalog){ 0 };
 		}
 	}
 	if (pick != NULL) {
@@ -328,7 +331,9 @@ static int load_catalog(struct restore *r, struct warm_catalog *catalog, const s
 			struct warm_state *state, struct warm_error *err)
 {
 	int64_t start = warm_clock_ms();
-	int rc = warm_catalog_list(catalog, r->o->store, key, false, r->call, err);
+	int rc = catalog->n_layers > 0
+			 ? 0 /* read already */
+			 : warm_catalog_list(catalog, r->o->store, key, false, r->call, err);
 
 	r->result->list_ms += warm_clock_ms() - start;
 	start = warm_clock_ms();

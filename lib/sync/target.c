@@ -28,6 +28,12 @@ static int init(struct warm_target *t, const struct warm_target_options *o, stru
 		if (rc != 0)
 			return rc;
 		t->n_stores++;
+		char prefix[WARM_NAME_BYTES];
+		warm_key_prefix(&t->key, prefix);
+		if (!t->disabled)
+			rc = warm_store_check(t->stores[i], prefix, err);
+		if (rc != 0)
+			return rc;
 	}
 	return 0;
 }
