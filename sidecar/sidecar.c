@@ -39,6 +39,7 @@ enum {
 	PROBE_MS = 200,
 	LAST_RETRY_MS = 10 * 1000, /* a store that fails is asked again this long after SIGTERM */
 	STALL_MS = 2 * 1000, /* a round that stands still at SIGTERM makes room for the last one */
+	LOOK_MS = 900,
 	BUSY_CPU_NS = 20 * 1000 * 1000, /* of a second: packing, however little CPU we are given */
 };
 
@@ -120,7 +121,8 @@ struct sidecar {
 	bool now;	    /* SIGUSR1 */
 	bool ending, final_done;
 	int64_t ending_since_ms;
-	int64_t active_ms, active_cpu_ns; /* when something moved last */
+	int64_t active_ms;		  /* when something moved last */
+	int64_t looked_ms, looked_cpu_ns; /* at the last look at that */
 	uint64_t moved_bytes;
 
 	/* totals */
@@ -477,6 +479,14 @@ static void arm_timer(const struct sidecar *s)
 
 /* ---- signals ---- */
 
+static int64_t cpu_time_ns(void)
+{
+	struct timespec cpu;
+
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	return warm_timespec_ns(cpu);
+}
+
 static void take_signals(struct sidecar *s)
 {
 	struct signalfd_siginfo info;
@@ -491,7 +501,8 @@ static void take_signals(struct sidecar *s)
 			_exit(1);
 		}
 		s->ending = true;
-		s->ending_since_ms = warm_clock_ms();
+		s->ending_since_ms = s->looked_ms = warm_clock_ms();
+		s->looked_cpu_ns = cpu_time_ns();
 		s->backoff_ms = 0;
 		s->next_round_ms = 0;
 		atomic_store(&s->hurry, true);
@@ -526,15 +537,17 @@ static void watch_stall(struct sidecar *s)
 {
 	int64_t now = warm_clock_ms();
 	uint64_t moved = warm_store_activity();
-	struct timespec cpu;
 
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
-	int64_t cpu_ns = warm_timespec_ns(cpu);
-	if (moved != s->moved_bytes || cpu_ns - s->active_cpu_ns >= BUSY_CPU_NS) {
-		s->moved_bytes = moved;
-		s->active_cpu_ns = cpu_ns;
-		s->active_ms = now;
+	if (now - s->looked_ms >= LOOK_MS) {
+		int64_t cpu_ns = cpu_time_ns(), seconds = (now - s->looked_ms + 999) / 1000;
+		if (cpu_ns - s->looked_cpu_ns >= seconds * BUSY_CPU_NS)
+			s->active_ms = now;
+		s->looked_ms = now;
+		s->looked_cpu_ns = cpu_ns;
 	}
+	if (moved != s->moved_bytes)
+		s->active_ms = now;
+	s->moved_bytes = moved;
 	int64_t since = s->active_ms > s->ending_since_ms ? s->active_ms : s->ending_since_ms;
 	if (now - since >= (s->mode == WARM_PUBLISH_FINAL ? LAST_RETRY_MS : STALL_MS))
 		atomic_store(&s->give_up, true);

@@ -52,6 +52,8 @@ struct warm_registry {
 	bool basic; /* it has asked for basic authentication */
 	struct login login;
 	bool known;
+	char without
+		[80]; /* ", without docker-credential-x": a helper that is named and isn't here */
 	int64_t renew_ms;
 	struct token tokens[TOKENS];
 	size_t next_token;
@@ -374,8 +376,13 @@ static int from_config(struct warm_registry *r, json_t *config, struct login *l,
 	if (name == NULL)
 		name = json_string_value(store);
 	rc = name != NULL ? from_helper(l, name, r->o.host, call, err) : WARM_NOT_FOUND;
-	if (rc == WARM_NOT_FOUND)
-		*ret_found = false; /* a helper that isn't here leaves it to the next place */
+	if (rc == WARM_NOT_FOUND) {
+		/* A helper that isn't here leaves it to the next place. */
+		*ret_found = false;
+		if (name != NULL)
+			snprintf(r->without, sizeof(r->without),
+				 ", without docker-credential-%.20s", name);
+	}
 	return *ret_found ? rc : 0;
 }
 
@@ -699,10 +706,12 @@ static int authorize(struct warm_registry *r, struct warm_registry_scope *scope,
 
 	if (rc != 0)
 		return rc;
-	snprintf(ret_who, 64, "%.60s",
-		 r->login.user != NULL					? r->login.user
-		 : r->login.identity != NULL || r->login.bearer != NULL ? "a token"
-									: "anonymous");
+	if (r->login.user != NULL)
+		snprintf(ret_who, 64, "%.60s", r->login.user);
+	else if (r->login.identity != NULL || r->login.bearer != NULL)
+		snprintf(ret_who, 64, "a token");
+	else
+		snprintf(ret_who, 64, "anonymous%.54s", r->without);
 	if (r->login.bearer != NULL) {
 		warm_http_request_header(request, "Authorization: Bearer %s", r->login.bearer);
 		return 0;
