@@ -216,12 +216,11 @@ static bool is_digest(const char *text)
 	       strncmp(text, "sha256:", 7) == 0 && strspn(text + 7, "0123456789abcdef") == 64;
 }
 
-/* What isn't JSON may only be a lack of memory. */
-static int check_json(const json_t *o, const json_error_t *where, struct warm_error *err)
+/* A registry checks what it takes: what isn't JSON is a broken answer, or memory that we lack
+ * (jansson doesn't always say which). It must not pass for a tag of somebody else. */
+static int check_json(const json_t *o, struct warm_error *err)
 {
-	return o == NULL && json_error_code(where) == json_error_out_of_memory
-		       ? warm_error_nomem(err, MANIFEST_BYTES)
-		       : 0;
+	return o == NULL ? warm_error_set(err, WARM_CORRUPT, "the answer is no JSON") : 0;
 }
 
 /* What a manifest says; an entry without a name where it isn't one of ours. */
@@ -240,7 +239,7 @@ static int parse_manifest(struct oci *s, const char *repository, const char *tag
 	const char *digest = json_string_value(json_object_get(layer, "digest"));
 	json_t *size = json_object_get(layer, "size");
 	json_int_t bytes = json_integer_value(size);
-	int rc = check_json(o, &where, err);
+	int rc = check_json(o, err);
 
 	if (rc != 0)
 		return rc;
@@ -420,7 +419,7 @@ static int read_list(struct oci *s, const char *repository, const char *first, c
 		json_t *o = json_loadb((const char *)response.body.data, response.body.bytes, 0,
 				       &where);
 		json_t *list = json_object_get(o, member);
-		rc = check_json(o, &where, err);
+		rc = check_json(o, err);
 		if (rc == 0 && !json_is_array(list) && !json_is_null(list))
 			rc = warm_error_set(err, WARM_CORRUPT, "%s: something else came", op.what);
 		json_array_foreach(list, i, text)
