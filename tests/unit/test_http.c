@@ -907,6 +907,21 @@ TEST(a_body_that_is_shorter_than_it_says_is_asked_for_again)
 	assert_string_equal((char *)response.body.data, "complete");
 }
 
+TEST(an_answer_that_is_cut_behind_its_head_is_asked_for_again)
+{
+	static const char head[] = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n";
+	static const struct canned answers[] = {
+		{ .status = 1, .bare = true, .body = head, .cut = sizeof(head) - 1 },
+		{ .status = 200, .body = "complete" }
+	};
+	scope_server struct http_server *s = CANNED(answers);
+	scope_http struct warm_http *h = plain_http();
+	struct ask a = ask_for(s, "/");
+	struct warm_http_run run = run_of(&a);
+
+	assert_int_equal(warm_http_run(h, &run, NULL, NULL, NULL), 0);
+}
+
 /* ---- heads ---- */
 
 #define OK_HEAD "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"
@@ -1176,6 +1191,7 @@ int main(void)
 		cmocka_unit_test(a_body_above_the_limit_is_refused_and_an_error_page_cut),
 		cmocka_unit_test(a_head_has_headers_and_no_body),
 		cmocka_unit_test(a_body_that_is_shorter_than_it_says_is_asked_for_again),
+		cmocka_unit_test(an_answer_that_is_cut_behind_its_head_is_asked_for_again),
 		cmocka_unit_test(the_head_is_that_of_the_final_answer),
 		cmocka_unit_test(a_head_that_is_no_http_is_an_error_and_no_crash),
 		cmocka_unit_test(a_header_with_a_nul_is_refused),
