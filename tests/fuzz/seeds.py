@@ -131,5 +131,32 @@ def main():
     put("whole", "jax", b"\7" + layer.compress(b"executable" * 50))
     put("whole", "secret", b"\x08" + json.dumps({"env": {"HF_TOKEN": "x", "N": ""}}).encode())
 
+    listed = ("<?xml version='1.0'?><ListBucketResult xmlns='http://s3.amazonaws.com/doc/2006-03-01/'>"
+              "<IsTruncated>true</IsTruncated><EncodingType>url</EncodingType><Contents><Key>m/v%2B</Key>"
+              "<Size>10</Size></Contents><NextContinuationToken>x&amp;y</NextContinuationToken>"
+              "</ListBucketResult>")
+    for name, document in (
+            ("list", listed), ("cut", listed[:100]), ("cdata", "<a>x<![CDATA[<b>]]>&#x20AC;</a>"),
+            ("error", "<Error><Code>AccessDenied</Code><Message>No</Message><Region>eu-1</Region></Error>"),
+            ("deep", "<a>" * 17 + "</a>" * 17), ("long", "<a>" + "x" * 4097 + "</a>"),
+            ("names", "<x:a xmlns:x='u'><x:b/></x:a>"),
+            ("laughs", "<!DOCTYPE r [<!ENTITY a 'ha'><!ENTITY b '&a;&a;&a;'>]><r>&b;</r>")):
+        put("xml", name, document.encode())
+
+    head = "warmcache-head 1 1700000000000\n10 1690000000000 m/v/p/a\n0 -1 m/v/p/b c\n7 5 n/v\nend 3\n"
+    for name, document in (
+            ("three", head), ("cut", head[:-8]), ("empty", "warmcache-head 1 0\nend 0\n"),
+            ("newer", "warmcache-head 2 0\nend 0\n"), ("count", head.replace("end 3", "end 4")),
+            ("paths", "warmcache-head 1 0\n1 1 ../x\n1 1 /x\n1 1 m/x\nend 3\n")):
+        put("head", name, document.encode())
+
+    for i, line in enumerate((
+            "bucket/team?size=5M&flag=true&a=%2fx%26", "user:password@host/x", "b?size=1&size=2",
+            "[::1]:9000//a//b//?a=", "b?size=18446744073709551615G", "b?a=%zz", "%41%00", "b#x",
+            "Llama-3.1_70B/v1/x86_64/L-1700000000000-ab-120-cd.tar.zst", "-a-/v/p/x", "m/v/", "a.b/c_d/e--f",
+            "../../v2/other?n=1", "//evil.test/x", "http://r.test:5000@evil.test/", "?last=a",
+            "Sun, 06 Nov 1994 08:49:37 GMT", "x" * 300 + "/v/p/x")):
+        put("url", "%02d" % i, line.encode())
+
 
 main()
