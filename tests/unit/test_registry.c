@@ -251,9 +251,10 @@ TEST(a_helper_that_is_missing_or_knows_nothing_leaves_it_to_the_next_place)
 
 	put_helper(&s, "#!/bin/sh\ncat >/dev/null\n"
 		       "echo credentials not found in native keychain\nexit 1\n");
-	assert_string_equal(basic_by(&s, "r.io", BY_HELPER), "anonymous: -");
+	assert_string_equal(basic_by(&s, "r.io", BY_HELPER),
+			    "anonymous, without docker-credential-test: -");
 	assert_string_equal(basic_by(&s, "r.io", "{\"credHelpers\":{\"r.io\":\"nosuch\"}}"),
-			    "anonymous: -");
+			    "anonymous, without docker-credential-nosuch: -");
 	put_text(s.fd, "home/.docker/config.json",
 		 "{\"auths\":{\"r.io\":{\"username\":\"home\"}}}");
 	setenv("HOME", scratch_path(&s, "home"), 1);

@@ -435,7 +435,7 @@ TEST(tags_of_others_are_passed_over)
 	static const struct {
 		const char *name, *manifest;
 	} foreign[] = {
-		{ "m/v/p/a", "no json" },
+		{ "m/v/p/a", "{}" },
 		{ "m/v/p/b", "{\"layers\":[]}" },
 		{ "m/v/p/c", /* the name of another tag */
 		  "{\"layers\":[{\"digest\":\"" EMPTY_DIGEST "\",\"size\":5}],"
@@ -511,8 +511,21 @@ TEST(a_page_is_asked_of_no_other_host_and_not_twice)
 	assert_int_equal(http_server_count(s), 1);
 	assert_non_null(strstr(list(store, "m/", NULL), "corrupt: "));
 	assert_int_equal(http_server_count(s), 3);
+	assert_non_null(strstr(list(store, "m/", NULL), "no JSON"));
 	assert_non_null(strstr(list(store, "m/", NULL), "something else came"));
-	assert_non_null(strstr(list(store, "m/", NULL), "something else came"));
+}
+
+/* Or lack of memory would look like a tag of somebody else. */
+TEST(a_manifest_that_is_no_json_is_no_tag_of_others)
+{
+	char repository[WARM_OCI_REPOSITORY_BYTES], tag[WARM_OCI_TAG_BYTES];
+	scope_registry struct registry g = { .n_blobs = 0 };
+
+	open_registry(&g);
+	assert_int_equal(warm_oci_name("team", "m/v/p/a", repository, tag, NULL), 0);
+	add_manifest(&g, tag, "no json");
+	scope_store struct warm_store *store = open_oci(g.server, "/team");
+	assert_non_null(strstr(list(store, "m/", NULL), "corrupt: "));
 }
 
 TEST(a_model_that_nobody_has_pushed_is_cold)
@@ -714,6 +727,7 @@ int main(void)
 		cmocka_unit_test(a_model_whose_repository_is_too_long_is_told_before),
 		cmocka_unit_test(a_registry_has_no_heads),
 		cmocka_unit_test(tags_of_others_are_passed_over),
+		cmocka_unit_test(a_manifest_that_is_no_json_is_no_tag_of_others),
 		cmocka_unit_test(a_list_has_pages),
 		cmocka_unit_test(a_page_is_asked_of_no_other_host_and_not_twice),
 		cmocka_unit_test(a_model_that_nobody_has_pushed_is_cold),
