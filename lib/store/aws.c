@@ -545,20 +545,24 @@ static bool is_container_host(const char *url)
 {
 	static const char *const hosts[] = { "169.254.170.2", "169.254.170.23", "[fd00:ec2::23]",
 					     "localhost", "[::1]" };
+	char host[64];
 
 	if (strncmp(url, "https://", 8) == 0)
 		return true;
 	if (strncmp(url, "http://", 7) != 0)
 		return false;
 	url += 7;
-	for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++) {
-		size_t n = strlen(hosts[i]);
-		if (strncmp(url, hosts[i], n) == 0 &&
-		    (url[n] == '\0' || url[n] == ':' || url[n] == '/'))
+	size_t n = strcspn(url, "/?#");
+	if (n >= sizeof(host) || memchr(url, '@', n) != NULL)
+		return false;
+	snprintf(host, sizeof(host), "%.*s", (int)n, url);
+	char *colon = strrchr(host, ':');
+	if (colon != NULL && strchr(colon, ']') == NULL)
+		*colon = '\0';
+	for (size_t i = 0; i < sizeof(hosts) / sizeof(hosts[0]); i++)
+		if (strcmp(host, hosts[i]) == 0)
 			return true;
-	}
-	size_t n = strspn(url, "0123456789.");
-	return strncmp(url, "127.", 4) == 0 && (url[n] == '\0' || url[n] == ':' || url[n] == '/');
+	return strncmp(host, "127.", 4) == 0 && host[strspn(host, "0123456789.")] == '\0';
 }
 
 static int from_container(struct warm_aws *aws, struct found *f, bool *ret_found,

@@ -7,7 +7,7 @@
 
 #include "lib/store/http.h"
 
-enum { RENEW_MS = 4 * 60 * 1000, AGAIN_MS = 10 * 1000, REFUSED_MS = 5000 };
+enum { RENEW_MS = 4 * 60 * 1000, AGAIN_MS = 10 * 1000, REFUSED_MS = 5000, TOKEN_MAX_S = 24 * 3600 };
 
 struct warm_google {
 	struct warm_http *http;
@@ -95,6 +95,8 @@ static int fetch(struct warm_google *g, const struct warm_call *call, struct war
 	json_decref(o);
 	if (copy == NULL)
 		return warm_error_set(err, WARM_CORRUPT, "it answers without a token");
+	if (seconds > TOKEN_MAX_S)
+		seconds = TOKEN_MAX_S;
 	int64_t now = warm_clock_ms(), left = seconds > 0 ? seconds * 1000 : AGAIN_MS;
 	free(g->token);
 	g->token = copy;

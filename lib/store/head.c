@@ -49,7 +49,8 @@ int warm_head_parse(const char *data, size_t bytes, const char *prefix, warm_lis
 				       ? 0
 				       : warm_error_set(err, WARM_CORRUPT,
 							"head: names are missing");
-		if (sscanf(line, "%" SCNu64 " %" SCNd64 " %n", &o.bytes, &o.modified_ms, &name) !=
+		if (line[0] < '0' || line[0] > '9' ||
+		    sscanf(line, "%" SCNu64 " %" SCNd64 " %n", &o.bytes, &o.modified_ms, &name) !=
 			    2 ||
 		    name == 0)
 			return warm_error_set(err, WARM_CORRUPT, "head: a line that is none");

@@ -332,10 +332,11 @@ struct attempt {
 	const struct warm_http_run *run;
 	struct warm_http_request *request;
 	struct warm_http_response *response;
-	uint64_t done; /* of the range, by all tries */
-	uint64_t skip; /* of a whole body, to get to the range */
-	uint64_t sent; /* of our body */
-	bool judged;   /* the head was looked at */
+	uint64_t done;	/* of the range, by all tries */
+	uint64_t asked; /* of the range, by this try */
+	uint64_t skip;	/* of a whole body, to get to the range */
+	uint64_t sent;	/* of our body */
+	bool judged;	/* the head was looked at */
 	bool to_sink;
 	bool enough; /* all that was wanted has come; the rest is not waited for */
 	char *etag;  /* of the object, by the first answer; owned by the run */
@@ -383,6 +384,7 @@ static int check_range(struct attempt *a)
 	unsigned long long from = 0, to = 0;
 	int at = 0;
 
+	a->asked = last - first + 1;
 	if (a->response->status != 206) {
 		a->skip = first; /* a server without ranges sends all */
 		return 0;
@@ -429,6 +431,14 @@ static int judge_head(struct attempt *a, CURL *easy)
 		return 0;
 	int rc = check_range(a);
 	return rc == 0 ? check_etag(a) : rc;
+}
+
+/* Does the answer's length end where the range does? */
+static bool says_length(const struct attempt *a)
+{
+	const char *length = warm_http_header(a->response, "content-length");
+
+	return length == NULL || strtoull(length, NULL, 10) == a->asked;
 }
 
 static int keep_body(struct attempt *a, const void *data, size_t n)
@@ -486,7 +496,8 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
 		}
 		a->done += n;
 	}
-	if (a->done == a->run->range_bytes && a->response->status != 206) {
+	/* A server that says that more comes isn't waited for. */
+	if (a->done == a->run->range_bytes && (a->response->status != 206 || !says_length(a))) {
 		a->enough = true;
 		return CURL_WRITEFUNC_ERROR;
 	}
@@ -845,6 +856,8 @@ static int64_t backoff_ms(int tries, const struct warm_http_response *response)
 		return jitter;
 	char *end;
 	long seconds = strtol(after, &end, 10);
+	if (seconds > RETRY_AFTER_MAX_MS / 1000)
+		seconds = RETRY_AFTER_MAX_MS / 1000;
 	int64_t wait = end != after && *end == '\0'
 			       ? (int64_t)seconds * 1000
 			       : warm_http_parse_date(after) - warm_clock_wall_ms();
@@ -871,7 +884,8 @@ static bool may_wait(int64_t ms, const struct warm_call *call)
 
 static bool is_busy(long status)
 {
-	return status == 429 || status == 408 || (status >= 500 && status != 501 && status != 505);
+	return status == 429 || status == 408 ||
+	       (status >= 500 && status != 501 && status != 505 && status != 507);
 }
 
 struct tries {

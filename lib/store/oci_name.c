@@ -14,12 +14,26 @@ static bool is_plain(char c)
 	return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
 }
 
+/* The length of a separator: ".", "_", "__" or any number of "-"; 0 for none. */
+static size_t separator(const char *text)
+{
+	if (text[0] == '-')
+		return strspn(text, "-");
+	if (text[0] == '_')
+		return text[1] == '_' ? 2 : 1;
+	return text[0] == '.' ? 1 : 0;
+}
+
 int warm_oci_check_base(const char *base, struct warm_error *err)
 {
-	for (const char *p = base; *p != '\0'; p++) {
-		bool edge = p == base || p[-1] == '/' || p[1] == '\0' || p[1] == '/';
-		if (!(is_plain(*p) || (*p == '/' && p != base && p[-1] != '/') ||
-		      (!edge && strchr("-._", *p) != NULL)))
+	for (const char *p = base; *p != '\0';) {
+		size_t between = p == base ? 0 : *p == '/' ? 1 : separator(p);
+		bool bad = p != base && between == 0;
+		p += between;
+		bad = bad || !is_plain(*p);
+		while (is_plain(*p))
+			p++;
+		if (bad)
 			return warm_error_set(
 				err, WARM_INVALID,
 				"'%.100s' is no repository's path: lower case letters "

@@ -25,6 +25,7 @@ enum {
 	HELPER_MS = 10 * 1000,
 	LOGIN_MS = 5 * 60 * 1000, /* a login is looked up again after this */
 	TOKEN_S = 60,		  /* of a token that doesn't say how long it lasts */
+	TOKEN_MAX_S = 24 * 3600,
 	TOKENS = 16,
 	REFUSALS = 2,
 };
@@ -273,26 +274,31 @@ static int run_helper(const char *name, const char *host, char ret_out[HELPER_BY
 		failed = EPIPE;
 	close(in[1]);
 	int64_t end = warm_clock_ms() + HELPER_MS;
-	while (failed == 0 && used + 1 < HELPER_BYTES) {
-		struct pollfd p = { .fd = out[0], .events = POLLIN };
-		if (warm_clock_ms() >= end || warm_call_check(call, NULL) != 0)
+	bool open = true;
+	int status = 0;
+	/* Until it has ended: one that closes its output and stays is no better than a silent one. */
+	while (failed == 0 && (open || waitpid(pid, &status, WNOHANG) == 0)) {
+		struct pollfd p = { .fd = open ? out[0] : -1, .events = POLLIN };
+		if (warm_clock_ms() >= end || warm_call_check(call, NULL) != 0) {
 			failed = ETIMEDOUT;
-		else if (poll(&p, 1, 50) > 0) {
-			ssize_t got = read(out[0], ret_out + used, HELPER_BYTES - 1 - used);
-			if (got <= 0)
-				break;
-			used += (size_t)got;
+		} else if (poll(&p, 1, open ? 50 : 5) > 0) {
+			ssize_t got = used + 1 < HELPER_BYTES ? read(out[0], ret_out + used,
+								     HELPER_BYTES - 1 - used)
+							      : 0;
+			open = got > 0;
+			used += got > 0 ? (size_t)got : 0;
 		}
 	}
 	ret_out[used] = '\0';
 	close(out[0]);
-	int status = 0;
-	if (pid > 0) {
-		if (failed != 0)
-			kill(pid, SIGKILL);
+	if (pid > 0 && failed != 0) {
+		kill(pid, SIGKILL);
 		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 			;
 	}
+	int rc = warm_call_check(call, err);
+	if (rc != 0)
+		return rc;
 	if (failed == ENOENT || (failed == 0 && strstr(ret_out, "credentials not found") != NULL))
 		return warm_error_set(err, WARM_NOT_FOUND, "%s", program);
 	if (failed != 0)
@@ -626,7 +632,9 @@ static void keep_token(struct warm_registry *r, const char *key, char *value, in
 	snprintf(t->key, sizeof(t->key), "%s", key);
 	t->value = value;
 	/* A tenth less, so that it doesn't expire on its way. */
-	t->expires_ms = warm_clock_ms() + (seconds > 0 ? seconds : TOKEN_S) * 900;
+	if (seconds <= 0)
+		seconds = TOKEN_S;
+	t->expires_ms = warm_clock_ms() + (seconds < TOKEN_MAX_S ? seconds : TOKEN_MAX_S) * 900;
 }
 
 static int get_token(struct warm_registry *r, const struct warm_registry_scope *scope,

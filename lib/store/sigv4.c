@@ -60,11 +60,6 @@ void warm_sigv4_date(int64_t now_ms, char ret_date[17])
 		ret_date[0] = '\0';
 }
 
-static int compare_parts(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 /* The part up to the '=' alone decides; "a=1" comes before "a-b=1" although '-' is less. */
 static int compare_params(const void *a_p, const void *b_p)
 {
@@ -121,6 +116,23 @@ static char *canonical_header(const char *line)
 	return out;
 }
 
+/* By name alone: lines of one name keep their order. */
+static void sort_headers(char **lines, size_t n)
+{
+	for (size_t i = 1; i < n; i++) {
+		char *line = lines[i];
+		size_t bytes = strcspn(line, ":"), k = i;
+		for (; k > 0; k--) {
+			size_t m = strcspn(lines[k - 1], ":");
+			int c = memcmp(lines[k - 1], line, m < bytes ? m : bytes);
+			if (c < 0 || (c == 0 && m <= bytes))
+				break;
+			lines[k] = lines[k - 1];
+		}
+		lines[k] = line;
+	}
+}
+
 static void put_headers(struct warm_buf *buf, struct warm_buf *names, char *const *lines, size_t n)
 {
 	for (size_t i = 0; i < n; i++) {
@@ -161,7 +173,7 @@ int warm_sigv4_sign(const struct warm_sigv4 *q, struct warm_buf *ret_value, stru
 	warm_buf_printf(&request, "%s\n%s\n", q->method, q->path);
 	int rc = complete ? put_query(&request, q->query, err) : warm_error_nomem(err, 0);
 	if (rc == 0) {
-		qsort(lines, n, sizeof(*lines), compare_parts);
+		sort_headers(lines, n);
 		put_headers(&request, &names, lines, n);
 		warm_buf_put_u8(&names, '\0');
 		warm_buf_printf(&request, "\n%s\n%s", (const char *)names.data, q->payload);

@@ -49,8 +49,9 @@ int warm_store_open(const char *url, struct warm_store **ret_store, struct warm_
 	int rc = backend->open(rest, &store->state, err);
 	if (rc != 0) {
 		/* What stands before an '@' may be a password. */
-		const char *at = strchr(store->url, '@');
-		warm_error_context(err, "store %.100s", at != NULL ? at : store->url);
+		bool secret = backend != &warm_backend_file && strchr(url, '@') != NULL;
+		warm_error_context(err, "store %.*s", secret ? (int)strcspn(url, ":") : 100,
+				   store->url);
 		return rc;
 	}
 	store->backend = backend;
@@ -148,6 +149,8 @@ int warm_store_list(struct warm_store *store, const char *prefix, warm_list_fn f
 {
 	int rc = warm_call_check(call, err);
 
+	if (ret_now_ms != NULL)
+		*ret_now_ms = -1;
 	if (rc == 0)
 		rc = store->backend->list(store->state, prefix, fn, arg, ret_now_ms, call, err);
 	return with_context(store, "list", prefix, rc, err);

@@ -125,9 +125,9 @@ static int refused(void *arg, const struct warm_http_response *r, bool *ret_agai
 	(void)ret_again;
 	op->missing = status == 404 || status == 410;
 	if (status == 401 || status == 403)
-		return warm_error_set(err, WARM_DENIED, "%ld for %s %s", status, op->method,
+		return warm_error_set(err, WARM_DENIED, "%ld for %s%s", status, op->method,
 				      op->w->bearer_file != NULL
-					      ? "with the token of bearer-file"
+					      ? " with the token of bearer-file"
 					      : ": give a token by bearer-file=FILE in the URL");
 	if (status == 416)
 		return warm_error_set(err, WARM_CORRUPT, "416: shorter than it should be");

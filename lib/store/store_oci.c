@@ -395,7 +395,7 @@ static int read_list(struct oci *s, const char *repository, const char *first, c
 		     struct warm_error *err)
 {
 	scope_free char *page = strdup(first);
-	char last[300] = "";
+	struct texts seen = { 0 };
 	int rc = page != NULL ? 0 : warm_error_nomem(err, strlen(first));
 
 	while (rc == 0 && page != NULL) {
@@ -413,7 +413,7 @@ static int read_list(struct oci *s, const char *repository, const char *first, c
 		run.max_body_bytes = TAGS_BYTES;
 		rc = warm_http_run(s->http, &run, &response, call, err);
 		if (rc != 0)
-			return rc;
+			break;
 		if (ret_now_ms != NULL)
 			*ret_now_ms = warm_http_date(&response);
 		json_t *o = json_loadb((const char *)response.body.data, response.body.bytes, 0,
@@ -427,13 +427,16 @@ static int read_list(struct oci *s, const char *repository, const char *first, c
 				rc = add_text(texts, json_string_value(text), err);
 		json_decref(o);
 		char *more = next_page(s, &response);
-		/* A server that sends the same page for ever. */
-		if (rc == 0 && more != NULL && strncmp(more, last, sizeof(last) - 1) == 0)
-			rc = warm_error_set(err, WARM_CORRUPT, "%s: a page twice", op.what);
-		snprintf(last, sizeof(last), "%s", more != NULL ? more : "");
+		/* A server that sends its pages in a circle. */
+		for (i = 0; rc == 0 && more != NULL && i < seen.n; i++)
+			if (strcmp(more, seen.items[i]) == 0)
+				rc = warm_error_set(err, WARM_CORRUPT, "%s: a page twice", op.what);
+		if (rc == 0 && more != NULL)
+			rc = add_text(&seen, more, err);
 		free(page);
 		page = more;
 	}
+	texts_release(&seen);
 	return rc;
 }
 

@@ -738,11 +738,9 @@ static int put_parts(struct s3 *s, const char *name, int fd, uint64_t bytes,
 {
 	struct upload u = { .s = s, .name = name, .fd = fd, .bytes = bytes, .call = call };
 
-	u.part_bytes = PART_BYTES;
+	u.part_bytes = PART_BYTES < s->multipart_bytes ? PART_BYTES : s->multipart_bytes;
 	while (bytes / u.part_bytes >= PARTS)
 		u.part_bytes *= 2;
-	if (u.part_bytes > s->multipart_bytes)
-		u.part_bytes = s->multipart_bytes;
 	u.n_parts = (size_t)((bytes + u.part_bytes - 1) / u.part_bytes);
 	u.etags = calloc(u.n_parts, sizeof(*u.etags));
 	if (u.etags == NULL)

@@ -111,16 +111,17 @@ static int parse(struct warm_url *u, char *text, const char *const *known, struc
 {
 	char *query = strchr(text, '?'), *save = NULL;
 
+	/* Anywhere: a password may hold a '/' or a '?', and must not be quoted in another error. */
+	if (strchr(text, '@') != NULL)
+		return warm_error_set(
+			err, WARM_INVALID,
+			"a user or password has no place in a URL; see docs/stores.md "
+			"for where credentials come from (an '@' in a value is %%40)");
 	if (query != NULL)
 		*query++ = '\0';
 	if (strchr(text, '#') != NULL)
 		return warm_error_set(err, WARM_INVALID, "'#' has no meaning in a store's URL");
 	size_t n = strcspn(text, "/");
-	if (memchr(text, '@', n) != NULL)
-		return warm_error_set(
-			err, WARM_INVALID,
-			"a user or password has no place in a URL; see docs/stores.md "
-			"for where credentials come from");
 	u->host = strndup(text, n);
 	while (text[n] == '/')
 		n++;

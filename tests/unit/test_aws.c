@@ -558,6 +558,24 @@ TEST(a_key_that_is_too_long_is_an_error_without_it)
 	assert_null(strstr(credentials(aws), "qqq"));
 }
 
+TEST(a_containers_host_is_not_what_stands_before_an_at)
+{
+	struct cloud c = { .lifetime_s = 3600 };
+	scope_server struct http_server *server = http_server_open(answer, &c);
+	static const char *const users[] = { "127.0.0.9:x@", "localhost:x@", "169.254.170.2:x@" };
+	char url[100];
+
+	no_clouds();
+	for (size_t i = 0; i < COUNT(users); i++) {
+		snprintf(url, sizeof(url), "http://%s%s/c", users[i], http_server_host(server));
+		setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", url, 1);
+		setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "secret", 1);
+		scope_aws struct warm_aws *aws = open_aws(NULL);
+		assert_non_null(strstr(credentials(aws), "neither TLS nor"));
+	}
+	assert_int_equal(http_server_count(server), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -582,6 +600,7 @@ int main(void)
 		cmocka_unit_test(of_many_threads_one_asks),
 		cmocka_unit_test(a_signed_request_carries_host_date_token_and_signature),
 		cmocka_unit_test(a_key_that_is_too_long_is_an_error_without_it),
+		cmocka_unit_test(a_containers_host_is_not_what_stands_before_an_at),
 	};
 
 	return RUN(tests);

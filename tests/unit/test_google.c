@@ -158,6 +158,19 @@ TEST(the_wait_for_it_ends_with_the_deadline)
 	assert_null(value);
 }
 
+TEST(a_token_may_last_for_ever)
+{
+	static const struct canned answers[] = {
+		{ .status = 200,
+		  .body = "{\"access_token\":\"t\",\"expires_in\":9223372036854775807}" },
+	};
+	scope_server struct http_server *s = CANNED(answers);
+	scope_google struct warm_google *g = open_google(http_server_host(s));
+
+	assert_string_equal(token(g), "t");
+	assert_string_equal(token(g), "t");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -166,6 +179,7 @@ int main(void)
 		cmocka_unit_test(what_it_refuses_is_told),
 		cmocka_unit_test(a_server_that_is_not_up_yet_is_waited_for),
 		cmocka_unit_test(the_wait_for_it_ends_with_the_deadline),
+		cmocka_unit_test(a_token_may_last_for_ever),
 	};
 
 	return RUN(tests);

@@ -185,6 +185,13 @@ TEST(a_store_that_is_not_there_gets_no_head)
 	scratch_close(&s);
 }
 
+TEST(a_size_is_not_negative)
+{
+	static const char head[] = "warmcache-head 1 0\n-5 1 m/a\nend 1\n";
+
+	free(parse(head, strlen(head), "", WARM_CORRUPT, NULL));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -196,6 +203,7 @@ int main(void)
 		cmocka_unit_test(heads_of_a_store_name_what_its_list_names),
 		cmocka_unit_test(a_model_alone_leaves_the_head_of_all),
 		cmocka_unit_test(a_store_that_is_not_there_gets_no_head),
+		cmocka_unit_test(a_size_is_not_negative),
 	};
 
 	return RUN(tests);

@@ -1153,6 +1153,22 @@ TEST(dates_are_those_of_http)
 	assert_int_equal(warm_http_parse_date(NULL), -1);
 }
 
+TEST(a_wait_that_is_very_long_is_no_short_one)
+{
+	static const struct canned answers[] = {
+		{ .status = 503, .headers = "Retry-After: 9223372036854775807\r\n" },
+		{ .status = 200 }
+	};
+	scope_server struct http_server *s = CANNED(answers);
+	scope_http struct warm_http *h = plain_http();
+	struct ask a = ask_for(s, "/");
+	struct warm_http_run run = run_of(&a);
+	struct warm_call call = { .deadline_ms = warm_clock_ms() + 5000 };
+
+	assert_int_equal(warm_http_run(h, &run, NULL, &call, NULL), WARM_TRANSIENT);
+	assert_int_equal(http_server_count(s), 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1203,6 +1219,7 @@ int main(void)
 		cmocka_unit_test(origins_are_scheme_host_and_port),
 		cmocka_unit_test(references_are_resolved_against_their_base),
 		cmocka_unit_test(dates_are_those_of_http),
+		cmocka_unit_test(a_wait_that_is_very_long_is_no_short_one),
 	};
 
 	return RUN(tests);

@@ -214,6 +214,16 @@ TEST(tags_and_repositories_of_others_are_told_apart)
 	assert_false(warm_oci_is_ours("a", "a/b/m"));
 }
 
+TEST(a_base_has_single_separators)
+{
+	static const char *const bad[] = { "a..b", "a._b", "a-.b", "a___b", "a/b..c" };
+
+	for (size_t i = 0; i < COUNT(bad); i++) {
+		assert_false(matches(REPOSITORY, bad[i]));
+		assert_int_equal(warm_oci_check_base(bad[i], NULL), WARM_INVALID);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -226,6 +236,7 @@ int main(void)
 		cmocka_unit_test(a_repository_has_at_most_255_bytes),
 		cmocka_unit_test(the_base_is_a_repositorys_path),
 		cmocka_unit_test(tags_and_repositories_of_others_are_told_apart),
+		cmocka_unit_test(a_base_has_single_separators),
 	};
 
 	return RUN(tests);

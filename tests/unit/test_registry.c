@@ -558,6 +558,56 @@ TEST(many_threads_share_a_token)
 	assert_int_equal(http_server_count(server), 1);
 }
 
+static void give_for_ever(void *arg, const struct http_request *request, struct http_reply *reply)
+{
+	(void)arg;
+	(void)request;
+	http_reply_text(reply, 200, "{\"token\":\"t\",\"expires_in\":9223372036854775807}");
+}
+
+TEST(a_token_may_last_for_ever)
+{
+	scope_server struct http_server *server = http_server_open(give_for_ever, NULL);
+	PULL(scope);
+
+	no_clouds();
+	scope_registry struct warm_registry *r = plain_registry("r.io");
+	assert_true(challenge(r, &scope, bearer(server, "x")));
+	assert_string_equal(authorize(r, &scope), "anonymous: Bearer t");
+}
+
+TEST(a_helper_that_hangs_silently_is_killed_with_the_call)
+{
+	struct scratch s = scratch_open();
+	int64_t start = warm_clock_ms();
+	struct warm_call call = { .deadline_ms = start + 150 };
+	PULL(scope);
+
+	no_clouds();
+	put_helper(&s, "#!/bin/sh\nexec >&- 2>&-\nexec sleep 3\n");
+	put_text(s.fd, "config.json", BY_HELPER);
+	setenv("DOCKER_CONFIG", s.path, 1);
+	scope_registry struct warm_registry *r = plain_registry("r.io");
+	(void)authorize_with(r, &scope, &call);
+	assert_true(warm_clock_ms() - start < 1000);
+	scratch_close(&s);
+}
+
+TEST(a_call_that_ends_in_a_helper_is_canceled)
+{
+	struct scratch s = scratch_open();
+	struct warm_call call = { .deadline_ms = warm_clock_ms() + 150 };
+	PULL(scope);
+
+	no_clouds();
+	put_helper(&s, "#!/bin/sh\nexec sleep 3\n");
+	put_text(s.fd, "config.json", BY_HELPER);
+	setenv("DOCKER_CONFIG", s.path, 1);
+	scope_registry struct warm_registry *r = plain_registry("r.io");
+	assert_memory_equal(authorize_with(r, &scope, &call), "canceled: ", 10);
+	scratch_close(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -581,6 +631,9 @@ int main(void)
 		cmocka_unit_test(ecr_gives_a_login_by_a_signed_call),
 		cmocka_unit_test(google_gives_a_login_by_its_metadata_server),
 		cmocka_unit_test(many_threads_share_a_token),
+		cmocka_unit_test(a_token_may_last_for_ever),
+		cmocka_unit_test(a_helper_that_hangs_silently_is_killed_with_the_call),
+		cmocka_unit_test(a_call_that_ends_in_a_helper_is_canceled),
 	};
 
 	return RUN(tests);

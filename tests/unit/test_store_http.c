@@ -243,6 +243,18 @@ TEST(a_web_server_is_only_read)
 	assert_int_equal(http_server_count(s), 0);
 }
 
+TEST(a_refusal_is_a_sentence)
+{
+	static const struct canned answers[] = { { .status = 403 } };
+	scope_server struct http_server *s = CANNED(answers);
+	scope_store struct warm_store *store = open_web(s, "");
+	scope_buf struct warm_buf got = WARM_BUF_INIT;
+	struct warm_error err = { 0 };
+
+	assert_int_equal(warm_store_get(store, "a", 0, 1, take, &got, NULL, &err), WARM_DENIED);
+	assert_non_null(strstr(err.msg, "403 for GET: give a token"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -256,6 +268,7 @@ int main(void)
 		cmocka_unit_test(refusals_have_the_right_status),
 		cmocka_unit_test(redirects_are_followed_and_a_foreign_host_gets_no_token),
 		cmocka_unit_test(a_web_server_is_only_read),
+		cmocka_unit_test(a_refusal_is_a_sentence),
 	};
 
 	return RUN(tests);

@@ -715,6 +715,37 @@ TEST(tls_is_used_but_on_this_machine)
 	no_clouds();
 }
 
+TEST(the_clock_of_a_registry_is_told_for_a_cold_model_too)
+{
+	static const struct canned answers[] = { { .status = 404,
+						   .headers = "Date: " DATE "\r\n" } };
+	scope_server struct http_server *s = CANNED(answers);
+	scope_store struct warm_store *store = open_oci(s, "/team");
+	int64_t now = 5;
+
+	assert_string_equal(list(store, "m/", &now), "");
+	assert_int_not_equal(now, 5);
+}
+
+static void turn_pages(void *arg, const struct http_request *r, struct http_reply *reply)
+{
+	(void)arg;
+	http_reply_text(reply, 200, "{\"tags\":[\"a\"]}");
+	http_reply_header(reply, "Link: </v2/team/m/tags/list?last=%s>; rel=\"next\"",
+			  strstr(r->target, "last=a") != NULL ? "b" : "a");
+}
+
+TEST(pages_in_a_circle_have_an_end)
+{
+	scope_server struct http_server *s = http_server_open(turn_pages, NULL);
+	scope_store struct warm_store *store = open_oci(s, "/team");
+	scope_buf struct warm_buf found = WARM_BUF_INIT;
+	struct warm_call call = { .deadline_ms = warm_clock_ms() + 100 };
+
+	assert_int_equal(warm_store_list(store, "m/", note, &found, NULL, &call, NULL),
+			 WARM_CORRUPT);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -738,6 +769,8 @@ int main(void)
 		cmocka_unit_test(a_token_is_asked_for_once_and_used_for_all_of_a_scope),
 		cmocka_unit_test(parameters_that_make_no_sense_are_refused),
 		cmocka_unit_test(tls_is_used_but_on_this_machine),
+		cmocka_unit_test(the_clock_of_a_registry_is_told_for_a_cold_model_too),
+		cmocka_unit_test(pages_in_a_circle_have_an_end),
 	};
 
 	return RUN(tests);

@@ -20,7 +20,7 @@ TEST(a_url_is_a_host_and_a_prefix_without_slashes_at_its_ends)
 		{ "host:9000/a", "host:9000", "a" },
 		{ "[::1]:9000/a", "[::1]:9000", "a" },
 		{ "bucket?size=1", "bucket", "" },
-		{ "bucket/a@b/?size=1&&", "bucket", "a@b" },
+		{ "bucket/a+b/?size=1&&", "bucket", "a+b" },
 	};
 
 	for (size_t i = 0; i < COUNT(rows); i++) {
@@ -228,6 +228,23 @@ TEST(what_is_encoded_decodes_to_itself)
 	assert_string_equal((char *)buf.data, "a/b%20c%2B%C3%A9~%25");
 }
 
+TEST(a_password_with_a_slash_or_a_question_mark_is_never_shown_either)
+{
+	static const char *const urls[] = { "s3://AKID:hunter2/x@bucket/p",
+					    "s3://AKID:hunter2?x@bucket/p",
+					    "https://user:hunter2/x@host/p",
+					    "https://user:hunter2?x@host/p" };
+
+	for (size_t i = 0; i < COUNT(urls); i++) {
+		struct warm_store *store = NULL;
+		struct warm_error err = { 0 };
+		int rc = warm_store_open(urls[i], &store, &err);
+		warm_store_free(store);
+		assert_int_equal(rc, WARM_INVALID);
+		assert_null(strstr(err.msg, "hunter2"));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -240,6 +257,7 @@ int main(void)
 		cmocka_unit_test(a_flag_is_true_or_false),
 		cmocka_unit_test(a_number_has_units_and_bounds),
 		cmocka_unit_test(what_is_encoded_decodes_to_itself),
+		cmocka_unit_test(a_password_with_a_slash_or_a_question_mark_is_never_shown_either),
 	};
 
 	return RUN(tests);
