@@ -26,6 +26,7 @@ struct warm_backend {
 	int (*delete)(void *state, const char *name, const struct warm_call *call,
 		      struct warm_error *err);
 	/* May be NULL; see store.h. */
+	unsigned (*connections)(const void *state); /* NULL: `parallel` */
 	int (*check)(void *state, const char *prefix, struct warm_error *err);
 	void (*touch)(void *state, const char *name);
 	bool (*distrust)(void *state, const char *name);

@@ -147,7 +147,9 @@ int warm_http_open(const struct warm_http_options *options, struct warm_http **r
 	if (h == NULL)
 		return warm_error_nomem(err, sizeof(*h));
 	h->o = *options;
-	if (h->o.connections == 0 || h->o.connections > WARM_HTTP_CONNECTIONS)
+	if (h->o.connections == 0)
+		h->o.connections = WARM_HTTP_CONNECTIONS_USUAL;
+	if (h->o.connections > WARM_HTTP_CONNECTIONS)
 		h->o.connections = WARM_HTTP_CONNECTIONS;
 	pthread_mutex_init(&h->lock, NULL);
 	pthread_cond_init(&h->idle, NULL);
@@ -190,6 +192,11 @@ void warm_http_free(struct warm_http *h)
 	pthread_cond_destroy(&h->idle);
 	pthread_mutex_destroy(&h->lock);
 	free(h);
+}
+
+unsigned warm_http_connections(const struct warm_http *h)
+{
+	return h->o.connections;
 }
 
 /* The lowest free one: so few connections serve few callers, and those are warm. */

@@ -31,11 +31,12 @@ struct warm_http;
 
 struct warm_http_options {
 	const char *ca_file;  /* trusted instead of the system's; NULL for those; borrowed */
-	unsigned connections; /* at most at once; 0: 16 */
+	unsigned connections; /* at most at once, up to 16; 0: 8 */
 	bool local;	      /* a metadata server: no proxy, no retries */
 };
 
 #define WARM_HTTP_CONNECTIONS 16
+#define WARM_HTTP_CONNECTIONS_USUAL 8 /* more only help where one is slow and CPUs are many */
 
 /* INVALID when the certificates can't be read; they are at the first use of TLS. Nothing is contacted. */
 int warm_http_open(const struct warm_http_options *options, struct warm_http **ret_http,
@@ -45,6 +46,8 @@ void warm_http_free(struct warm_http *http);
 typedef int (*warm_http_sink_fn)(void *arg, const void *data, size_t bytes, struct warm_error *err);
 
 enum { WARM_HTTP_HEADERS = 20 };
+
+unsigned warm_http_connections(const struct warm_http *http);
 
 /* What one try sends. `prepare` fills it anew each time. */
 struct warm_http_request {

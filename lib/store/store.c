@@ -55,7 +55,8 @@ int warm_store_open(const char *url, struct warm_store **ret_store, struct warm_
 		return rc;
 	}
 	store->backend = backend;
-	store->parallel = backend->parallel;
+	store->parallel = backend->connections != NULL ? backend->connections(store->state)
+						       : backend->parallel;
 	*ret_store = take_ptr(store);
 	return 0;
 }

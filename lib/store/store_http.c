@@ -50,7 +50,7 @@ static int web_open(const char *scheme, const char *rest, void **ret_state, stru
 	w->scheme = scheme;
 	int rc = warm_url_parse(rest, known, &w->url, err);
 	if (rc == 0)
-		rc = warm_url_number(&w->url, "connections", WARM_HTTP_CONNECTIONS, 1,
+		rc = warm_url_number(&w->url, "connections", WARM_HTTP_CONNECTIONS_USUAL, 1,
 				     WARM_HTTP_CONNECTIONS, &connections, err);
 	struct warm_http_options o = { .connections = (unsigned)connections };
 	if (rc == 0) {
@@ -64,6 +64,13 @@ static int web_open(const char *scheme, const char *rest, void **ret_state, stru
 	}
 	*ret_state = w;
 	return 0;
+}
+
+static unsigned web_connections(const void *state)
+{
+	const struct web *s = state;
+
+	return warm_http_connections(s->http);
 }
 
 static int http_open(const char *rest, void **ret_state, struct warm_error *err)
@@ -276,8 +283,8 @@ static int web_delete(void *state, const char *name, const struct warm_call *cal
 	return read_only(err);
 }
 
-#define CALLS                                                                                  \
-	.parallel = WARM_HTTP_CONNECTIONS, .remote = true, .free = web_free, .list = web_list, \
+#define CALLS                                                                               \
+	.connections = web_connections, .remote = true, .free = web_free, .list = web_list, \
 	.head = web_head, .get = web_get, .put = web_put, .delete = web_delete
 
 const struct warm_backend warm_backend_http = { .scheme = "http", .open = http_open, CALLS };

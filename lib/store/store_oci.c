@@ -764,6 +764,13 @@ static int oci_delete(void *state, const char *name, const struct warm_call *cal
 
 /* ---- opening ---- */
 
+static unsigned oci_connections(const void *state)
+{
+	const struct oci *s = state;
+
+	return warm_http_connections(s->http);
+}
+
 static bool is_this_machine(const char *host)
 {
 	size_t n = strcspn(host, ":");
@@ -804,7 +811,7 @@ static int open_registry(struct oci *s, const char *rest, struct warm_error *err
 		rc = warm_url_flag(&s->url, "plain-http", is_this_machine(s->url.host),
 				   &s->plain_http, err);
 	if (rc == 0)
-		rc = warm_url_number(&s->url, "connections", WARM_HTTP_CONNECTIONS, 1,
+		rc = warm_url_number(&s->url, "connections", WARM_HTTP_CONNECTIONS_USUAL, 1,
 				     WARM_HTTP_CONNECTIONS, &connections, err);
 	if (rc == 0)
 		rc = warm_oci_check_base(s->url.prefix, err);
@@ -845,7 +852,7 @@ static int oci_open(const char *rest, void **ret_state, struct warm_error *err)
 
 const struct warm_backend warm_backend_oci = {
 	.scheme = "oci",
-	.parallel = WARM_HTTP_CONNECTIONS,
+	.connections = oci_connections,
 	.remote = true,
 	.open = oci_open,
 	.free = oci_free,

@@ -792,6 +792,13 @@ static int s3_delete(void *state, const char *name, const struct warm_call *call
 
 /* ---- opening ---- */
 
+static unsigned s3_connections(const void *state)
+{
+	const struct s3 *s = state;
+
+	return warm_http_connections(s->http);
+}
+
 static int check_endpoint(const char *endpoint, struct warm_error *err)
 {
 	if (endpoint == NULL)
@@ -821,7 +828,7 @@ static int open_http(struct s3 *s, const char *const *ca_env, struct warm_error 
 {
 	struct warm_http_options o = { .ca_file = warm_url_param(&s->url, "ca", ca_env) };
 	uint64_t connections = 0;
-	int rc = warm_url_number(&s->url, "connections", WARM_HTTP_CONNECTIONS, 1,
+	int rc = warm_url_number(&s->url, "connections", WARM_HTTP_CONNECTIONS_USUAL, 1,
 				 WARM_HTTP_CONNECTIONS, &connections, err);
 
 	o.connections = (unsigned)connections;
@@ -947,8 +954,8 @@ static int gs_open(const char *rest, void **ret_state, struct warm_error *err)
 	return open_with(open_gs, rest, ret_state, err);
 }
 
-#define CALLS                                                                                 \
-	.parallel = WARM_HTTP_CONNECTIONS, .free = s3_free, .list = s3_list, .head = s3_head, \
+#define CALLS                                                                             \
+	.connections = s3_connections, .free = s3_free, .list = s3_list, .head = s3_head, \
 	.get = s3_get, .put = s3_put, .delete = s3_delete
 
 const struct warm_backend warm_backend_s3 = {
