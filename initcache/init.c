@@ -23,7 +23,7 @@
 
 #define TERMINATION_LOG "/dev/termination-log"
 
-enum { RESULT_BYTES = 1024, WATCHDOG_SPARE_MS = 2000, CHECK_FILE_BYTES = 1 };
+enum { RESULT_BYTES = 1024, WATCHDOG_SPARE_MS = 2000, CHECK_FILE_BYTES = 1, NOTED = 512 };
 
 static struct {
 	struct warm_target_options target;
@@ -281,38 +281,51 @@ static int take_fallback(struct warm_restore_options *o, char *copy, const char 
 	return 0;
 }
 
-static void note_lacking(void *arg, const char *name, bool damaged)
-{
-	struct warm_error err = { 0 };
-	const char *names[] = { name };
+/* What near lacks, for the sidecar. */
+struct lacking {
+	const char *names[NOTED];
+	bool damaged[NOTED];
+	size_t n;
+};
 
-	if (warm_near_note(*(const int *)arg, names, &damaged, 1, &err) != 0)
+static void take_lacking(void *arg, const char *name, bool damaged)
+{
+	struct lacking *l = arg;
+
+	if (l->n == NOTED)
+		return;
+	l->names[l->n] = name;
+	l->damaged[l->n++] = damaged;
+}
+
+static void note_lacking(const struct warm_store *tier)
+{
+	static struct lacking l;
+	struct warm_error err = { 0 };
+	scope_close int fd = open(opt.volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	warm_tier_lacking(tier, take_lacking, &l);
+	if (fd >= 0 && l.n > 0 && warm_near_note(fd, l.names, l.damaged, l.n, &err) != 0)
 		warm_log(WARM_LOG_WARN, "near", "%s", err.msg);
 }
 
-/* Several stores are tiers; what near lacks is named for the sidecar. */
+/* Several stores are tiers: `ret_tier`, which the caller frees. */
 static int restore(const struct warm_target *target, struct warm_restore_options *o,
 		   const struct warm_call *call, struct warm_restore_result *result,
-		   struct warm_error *err)
+		   struct warm_store **ret_tier, struct warm_error *err)
 {
-	scope_store struct warm_store *tier = NULL;
 	int rc = 0;
 
 	o->store = warm_target_far(target);
 	if (target->n_stores > 1) {
-		rc = warm_tier_open(target->stores, target->n_stores, &warm_log_notices, &tier,
+		rc = warm_tier_open(target->stores, target->n_stores, &warm_log_notices, ret_tier,
 				    err);
 		if (rc != 0)
 			return rc;
-		o->store = tier;
+		o->store = *ret_tier;
 	}
 	rc = warm_restore_run(o, call, result, err);
-	if (tier == NULL || o->dry_run)
-		return rc;
-	scope_close int fd = open(opt.volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd >= 0)
-		warm_tier_lacking(tier, note_lacking, &fd);
-	if (warm_tier_far_is_away(tier)) {
+	if (target->n_stores > 1 && warm_tier_far_is_away(*ret_tier)) {
 		char reason[256];
 		snprintf(reason, sizeof(reason), "%.250s", result->reason);
 		snprintf(result->reason, sizeof(result->reason),
@@ -374,8 +387,11 @@ int main(int argc, char **argv)
 		write_result("cold", &target.key, &result, "checked: store and volume are usable");
 		return 0;
 	}
-	rc = restore(&target, &o, &call, &result, &err);
+	scope_store struct warm_store *tier = NULL;
+	rc = restore(&target, &o, &call, &result, &tier, &err);
 	write_result(warm_restore_status_name(result.status), &target.key, &result, result.reason);
+	if (tier != NULL && !opt.dry_run)
+		note_lacking(tier);
 	if (rc == 0 && result.status == WARM_RESTORE_COLD)
 		rc = WARM_NOT_FOUND;
 	return exit_code(rc);

@@ -95,7 +95,6 @@ struct sidecar {
 	/* worker */
 	pthread_t worker;
 	bool working;
-	bool filling; /* near stores, not publishing */
 	enum warm_publish_mode mode;
 	const char *complete;
 	struct warm_publisher *publisher;
@@ -107,7 +106,13 @@ struct sidecar {
 	struct warm_error error;
 	struct warm_publish_report report; /* the worker's while it works */
 	struct warm_publish_report last;   /* of the round that ended last */
+	/* who fills near stores: another one, since a near store that hangs must hold nobody else */
+	pthread_t filler;
+	int filled_fd;
+	bool filling;
+	int fill_status;
 	struct warm_near_report near;
+	struct warm_error fill_error;
 	/* the kernel cache's counters in the volume: the worker's, and as they were last */
 	uint64_t kernel[WARM_KERNEL_COUNTED], last_kernel[WARM_KERNEL_COUNTED];
 
@@ -227,11 +232,11 @@ static void read_kernel_counters(struct sidecar *s)
 		memset(s->kernel, 0, sizeof(s->kernel));
 }
 
-static void end_work(struct sidecar *s)
+static void end_work(int done_fd)
 {
 	uint64_t one = 1;
 
-	if (write(s->done_fd, &one, sizeof(one)) < 0)
+	if (write(done_fd, &one, sizeof(one)) < 0)
 		warm_log(WARM_LOG_ERROR, "eventfd", "%s", strerror(errno));
 }
 
@@ -271,7 +276,7 @@ static void *work(void *arg)
 					       &call, &s->report, &s->error);
 	}
 	read_kernel_counters(s);
-	end_work(s);
+	end_work(s->done_fd);
 	return NULL;
 }
 
@@ -289,32 +294,36 @@ static void *fill(void *arg)
 		.notices = &warm_log_notices,
 	};
 
-	s->status = warm_near_fill(&o, &call, &s->near, &s->error);
-	end_work(s);
+	s->fill_status = warm_near_fill(&o, &call, &s->near, &s->fill_error);
+	end_work(s->filled_fd);
 	return NULL;
 }
 
 static void start_fill(struct sidecar *s)
 {
 	s->next_near_ms = 0;
-	s->working = s->filling = pthread_create(&s->worker, NULL, fill, s) == 0;
-	if (!s->working)
+	s->filling = pthread_create(&s->filler, NULL, fill, s) == 0;
+	if (!s->filling)
 		s->next_near_ms = warm_clock_ms() + BACKOFF_MAX_MS;
 }
 
 static void end_fill(struct sidecar *s)
 {
 	const struct warm_near_report *r = &s->near;
+	uint64_t count;
 
+	if (!s->filling || read(s->filled_fd, &count, sizeof(count)) < 0)
+		return;
+	pthread_join(s->filler, NULL);
 	s->filling = false;
 	if (r->filled + r->repaired > 0)
 		warm_log(WARM_LOG_INFO, "near-filled",
 			 "%zu layers, %zu repaired, %.1f MiB; %zu evicted, %zu left", r->filled,
 			 r->repaired, (double)r->bytes / 1048576, r->evicted, r->left);
-	if (s->status != 0 && !s->ending)
-		warm_log(WARM_LOG_WARN, "near-failed", "%s: %s", warm_status_name(s->status),
-			 s->error.msg);
-	if (r->left > 0 || s->status != 0)
+	if (s->fill_status != 0 && !s->ending)
+		warm_log(WARM_LOG_WARN, "near-failed", "%s: %s", warm_status_name(s->fill_status),
+			 s->fill_error.msg);
+	if (r->left > 0 || s->fill_status != 0)
 		s->next_near_ms = warm_clock_ms() + jitter(opt.interval_ms);
 }
 
@@ -385,10 +394,6 @@ static void end_round(struct sidecar *s)
 		return;
 	pthread_join(s->worker, NULL);
 	s->working = false;
-	if (s->filling) {
-		end_fill(s);
-		return;
-	}
 	s->last = s->report;
 	memcpy(s->last_kernel, s->kernel, sizeof(s->last_kernel));
 	s->layers += r->layers;
@@ -466,7 +471,7 @@ static void arm_timer(const struct sidecar *s)
 
 	if (s->next_round_ms != 0 && !s->working && s->next_round_ms < at)
 		at = s->next_round_ms;
-	if (s->next_near_ms != 0 && !s->working && s->next_near_ms < at)
+	if (s->next_near_ms != 0 && !s->filling && !s->ending && s->next_near_ms < at)
 		at = s->next_near_ms;
 	if (s->ending && s->working)
 		at = warm_clock_ms() + 1000;
@@ -568,14 +573,15 @@ static int run(struct sidecar *s)
 			{ .fd = s->done_fd, .events = POLLIN },
 			{ .fd = s->timer_fd, .events = POLLIN },
 			{ .fd = s->notify_fd, .events = POLLIN },
+			{ .fd = s->filled_fd, .events = POLLIN },
 		};
 		arm_timer(s);
-		if (poll(fds, 4, -1) < 0 && errno != EINTR) {
+		if (poll(fds, 5, -1) < 0 && errno != EINTR) {
 			/* Out of memory, most likely: look at all once a second. */
 			struct timespec second = { .tv_sec = 1 };
 			warm_log(WARM_LOG_ERROR, "poll", "%s", strerror(errno));
 			nanosleep(&second, NULL);
-			for (size_t i = 0; i < 4; i++)
+			for (size_t i = 0; i < 5; i++)
 				fds[i].revents = POLLIN;
 		}
 		uint64_t ticks;
@@ -586,6 +592,8 @@ static int run(struct sidecar *s)
 			take_signals(s);
 		if (fds[1].revents != 0)
 			end_round(s);
+		if (fds[4].revents != 0)
+			end_fill(s);
 		if (s->notify_fd >= 0 && fds[3].revents != 0 && drain_notify(s))
 			s->changed = true;
 		if (warm_clock_ms() >= s->next_status_ms)
@@ -599,14 +607,14 @@ static int run(struct sidecar *s)
 				start_round(s, WARM_PUBLISH_FINAL);
 			continue;
 		}
+		if (s->next_near_ms != 0 && !s->filling && warm_clock_ms() >= s->next_near_ms)
+			start_fill(s);
 		if (s->working)
 			continue;
 		schedule(s);
 		int64_t now = warm_clock_ms();
 		if (s->now || (s->next_round_ms != 0 && now >= s->next_round_ms))
 			start_round(s, WARM_PUBLISH_ROUND);
-		else if (s->next_near_ms != 0 && now >= s->next_near_ms)
-			start_fill(s);
 	}
 	log_status(s, "ended");
 	return 0;
@@ -645,8 +653,9 @@ int main(int argc, char **argv)
 	s.signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	s.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
 	s.done_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	s.filled_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	s.notify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-	if (rc == 0 && (s.signal_fd < 0 || s.timer_fd < 0 || s.done_fd < 0))
+	if (rc == 0 && (s.signal_fd < 0 || s.timer_fd < 0 || s.done_fd < 0 || s.filled_fd < 0))
 		rc = warm_error_errno(&err, errno, "event loop");
 	if (rc != 0) {
 		disable(&err);
@@ -654,6 +663,9 @@ int main(int argc, char **argv)
 	}
 	close(blocking_fd);
 	rc = run(&s);
+	/* Near hangs: it is not waited for, and what it uses is not taken from it. */
+	if (s.filling)
+		_exit(rc);
 	warm_publisher_free(s.publisher);
 	warm_target_release(&s.target);
 	return rc;

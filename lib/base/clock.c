@@ -3,6 +3,8 @@
 
 #include <time.h>
 
+enum { LOCK_NAP_NS = 50 * 1000 * 1000 };
+
 static int64_t read_ns(clockid_t id)
 {
 	struct timespec ts;
@@ -28,11 +30,40 @@ int64_t warm_clock_wall_ms(void)
 
 int warm_call_check(const struct warm_call *call, struct warm_error *err)
 {
-	if (call == NULL)
-		return 0;
-	if (call->cancel != NULL && atomic_load_explicit(call->cancel, memory_order_relaxed))
-		return warm_error_set(err, WARM_CANCELED, "told to stop");
-	if (call->deadline_ms != 0 && warm_clock_ms() >= call->deadline_ms)
-		return warm_error_set(err, WARM_CANCELED, "the deadline has passed");
+	for (; call != NULL; call = call->outer) {
+		if (call->cancel != NULL &&
+		    atomic_load_explicit(call->cancel, memory_order_relaxed))
+			return warm_error_set(err, WARM_CANCELED, "told to stop");
+		if (call->deadline_ms != 0 && warm_clock_ms() >= call->deadline_ms)
+			return warm_error_set(err, WARM_CANCELED, "the deadline has passed");
+	}
 	return 0;
+}
+
+int64_t warm_call_left_ms(const struct warm_call *call, int64_t most)
+{
+	for (; call != NULL; call = call->outer) {
+		int64_t left = call->deadline_ms - warm_clock_ms();
+		if (call->deadline_ms != 0 && left < most)
+			most = left;
+	}
+	return most > 0 ? most : 0;
+}
+
+int warm_call_lock(pthread_mutex_t *mutex, const struct warm_call *call, struct warm_error *err)
+{
+	for (;;) {
+		struct timespec soon;
+		clock_gettime(CLOCK_REALTIME, &soon);
+		soon.tv_nsec += LOCK_NAP_NS;
+		if (soon.tv_nsec >= 1000000000) {
+			soon.tv_nsec -= 1000000000;
+			soon.tv_sec++;
+		}
+		if (pthread_mutex_timedlock(mutex, &soon) == 0)
+			return 0;
+		int rc = warm_call_check(call, err);
+		if (rc != 0)
+			return rc;
+	}
 }

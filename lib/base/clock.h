@@ -8,6 +8,7 @@
 #ifndef WARM_BASE_CLOCK_H
 #define WARM_BASE_CLOCK_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -15,8 +16,9 @@
 #include "lib/base/error.h"
 
 struct warm_call {
-	int64_t deadline_ms;	   /* warm_clock_ms() value; 0: none */
-	const atomic_bool *cancel; /* NULL: can't be canceled */
+	int64_t deadline_ms;	       /* warm_clock_ms() value; 0: none */
+	const atomic_bool *cancel;     /* NULL: can't be canceled */
+	const struct warm_call *outer; /* ends with that one at the latest; NULL: none */
 };
 
 /* Milliseconds of the monotonic clock. */
@@ -28,5 +30,12 @@ int64_t warm_clock_wall_ms(void);
 
 /* 0, or CANCELED when the deadline has passed or the flag is set. `call` may be NULL. */
 int warm_call_check(const struct warm_call *call, struct warm_error *err) WARM_CHECKED;
+
+/* Milliseconds until the deadline of `call` or an outer one, `most` at most; 0 when it is past. */
+int64_t warm_call_left_ms(const struct warm_call *call, int64_t most);
+
+/* Lock, unless the call ends before. */
+int warm_call_lock(pthread_mutex_t *mutex, const struct warm_call *call,
+		   struct warm_error *err) WARM_CHECKED;
 
 #endif

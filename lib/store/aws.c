@@ -20,7 +20,8 @@ enum {
 	FILES_MS = 60 * 1000,	  /* keys of files are read again after this */
 	RENEW_MS = 5 * 60 * 1000, /* before they expire; or at half of what is left */
 	AGAIN_MS = 10 * 1000,	  /* a renewal that failed is tried again after this */
-	METADATA_MS = 1000,	  /* for the whole of IMDS */
+	SOON_MS = 500,
+	METADATA_MS = 1000, /* for the whole of IMDS */
 	METADATA_TOKEN_S = 21600,
 };
 
@@ -101,12 +102,14 @@ static int add_setting(struct setting **settings, size_t *n, const char *name, c
 		       : 0;
 }
 
-/* Where a shared file is: the variable, or a path below the home directory. */
-static bool shared_path(const char *env, const char *below_home, char ret_path[WARM_PATH_BYTES])
+/* Where a shared file is: the variable (then it is named), or a path below the home directory. */
+static bool shared_path(const char *env, const char *below_home, char ret_path[WARM_PATH_BYTES],
+			bool *ret_named)
 {
 	const char *path = getenv(env), *home = getenv("HOME");
 
-	if (path != NULL && path[0] != '\0')
+	*ret_named = path != NULL && path[0] != '\0';
+	if (*ret_named)
 		snprintf(ret_path, WARM_PATH_BYTES, "%s", path);
 	else if (home != NULL && home[0] != '\0')
 		snprintf(ret_path, WARM_PATH_BYTES, "%s/%s", home, below_home);
@@ -115,7 +118,7 @@ static bool shared_path(const char *env, const char *below_home, char ret_path[W
 	return true;
 }
 
-static int read_shared(const char *path, const char *profile, bool config,
+static int read_shared(const char *path, bool named, const char *profile, bool config,
 		       struct setting **settings, size_t *n, struct warm_error *err)
 {
 	scope_free char *data = NULL;
@@ -124,7 +127,8 @@ static int read_shared(const char *path, const char *profile, bool config,
 	char *save = NULL;
 	int rc = warm_file_load(AT_FDCWD, path, FILE_BYTES, &data, &bytes, err);
 
-	if (rc == WARM_NOT_FOUND)
+	/* Another user's home directory is no reason to look no further. */
+	if (rc == WARM_NOT_FOUND || (rc == WARM_DENIED && !named))
 		return 0;
 	if (rc != 0) {
 		warm_error_context(err, "%.120s", path);
@@ -154,14 +158,15 @@ static int load_settings(const char *profile, struct setting **ret_settings, siz
 			 struct warm_error *err)
 {
 	char path[WARM_PATH_BYTES];
+	bool named = false;
 	int rc = 0;
 
 	*ret_settings = NULL;
 	*ret_n = 0;
-	if (shared_path("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials", path))
-		rc = read_shared(path, profile, false, ret_settings, ret_n, err);
-	if (rc == 0 && shared_path("AWS_CONFIG_FILE", ".aws/config", path))
-		rc = read_shared(path, profile, true, ret_settings, ret_n, err);
+	if (shared_path("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials", path, &named))
+		rc = read_shared(path, named, profile, false, ret_settings, ret_n, err);
+	if (rc == 0 && shared_path("AWS_CONFIG_FILE", ".aws/config", path, &named))
+		rc = read_shared(path, named, profile, true, ret_settings, ret_n, err);
 	if (rc != 0) {
 		settings_release(*ret_settings, *ret_n);
 		*ret_settings = NULL;
@@ -243,10 +248,11 @@ void warm_aws_forget(struct warm_aws *aws)
 
 /* ---- providers ---- */
 
-/* What a provider has found; `expires_ms` on the wall clock, 0: never. */
+/* What a provider has found. */
 struct found {
 	struct warm_aws_credentials credentials;
-	int64_t expires_ms;
+	bool expires;
+	int64_t left_ms;  /* until then, by the clock of who gave them; may be past */
 	int64_t again_ms; /* read anew after this long, without being told; 0: no */
 };
 
@@ -323,9 +329,9 @@ static int refuse_simple(void *arg, const struct warm_http_response *response, b
 	if (warm_xml_parse(response->body.data, response->body.bytes, take_sts_error, &e, NULL) !=
 	    0)
 		e.message[0] = '\0';
-	return warm_error_set(err, response->status >= 500 ? WARM_TRANSIENT : WARM_DENIED,
-			      "%s answers %ld%s%s%s%s", s->who, response->status,
-			      e.code[0] != '\0' ? " " : "", e.code,
+	bool busy = response->status >= 500 || response->status == 429 || response->status == 408;
+	return warm_error_set(err, busy ? WARM_TRANSIENT : WARM_DENIED, "%s answers %ld%s%s%s%s",
+			      s->who, response->status, e.code[0] != '\0' ? " " : "", e.code,
 			      e.message[0] != '\0' ? ": " : "", e.message);
 }
 
@@ -356,6 +362,17 @@ static int64_t parse_time(const char *text)
 	if (text == NULL || strptime(text, "%Y-%m-%dT%H:%M:%S", &tm) == NULL)
 		return -1;
 	return (int64_t)timegm(&tm) * 1000;
+}
+
+/* Our clock may be wrong: theirs says how long they last. */
+static void take_expiry(struct found *f, const char *text, const struct warm_http_response *r)
+{
+	int64_t at_ms = parse_time(text), now_ms = warm_http_date(r);
+
+	if (at_ms < 0)
+		return;
+	f->expires = true;
+	f->left_ms = at_ms - (now_ms >= 0 ? now_ms : warm_clock_wall_ms());
 }
 
 static int from_environment(struct warm_aws *aws, struct found *f, bool *ret_found,
@@ -462,7 +479,7 @@ static int assume_role(struct warm_aws *aws, const char *role, const char *token
 		rc = take_found(f, "web identity", a.key_id, a.secret, a.token, err);
 	else
 		warm_error_context(err, "STS");
-	f->expires_ms = parse_time(a.expiration);
+	take_expiry(f, a.expiration, &response);
 	free(a.token);
 	return rc;
 }
@@ -534,7 +551,7 @@ static int take_json(struct found *f, const char *source, const struct warm_http
 	else
 		rc = take_found(f, source, key_id, secret,
 				json_string_value(json_object_get(o, "Token")), err);
-	f->expires_ms = parse_time(json_string_value(json_object_get(o, "Expiration")));
+	take_expiry(f, json_string_value(json_object_get(o, "Expiration")), r);
 	json_decref(o);
 	return rc;
 }
@@ -641,8 +658,10 @@ static int from_instance(struct warm_aws *aws, struct found *f, bool *ret_found,
 	s.method = "PUT";
 	s.url = url;
 	s.header = ttl;
-	if (ask(aws->local, &s, NULL, &token, &call, NULL) != 0)
+	if (ask(aws->local, &s, NULL, &token, &call, NULL) != 0) {
+		f->again_ms = AGAIN_MS; /* or it was only slow */
 		return warm_call_check(outer, err);
+	}
 	line = first_line(&token);
 	free(take_ptr(url));
 	if (line == NULL || asprintf(&header, "X-aws-ec2-metadata-token: %s", line) < 0 ||
@@ -697,36 +716,50 @@ static int copy_credentials(const struct warm_aws_credentials *from,
 	return 0;
 }
 
+/* Under the lock. What we have stays while it is good, whatever a renewal brings. */
+static int renew(struct warm_aws *aws, int64_t now, const struct warm_call *call,
+		 struct warm_error *err)
+{
+	struct found f = { .expires = false };
+	int rc = look(aws, &f, call, err);
+	bool good = aws->known && aws->now.key_id[0] != '\0' &&
+		    (aws->expires_ms == 0 || now < aws->expires_ms);
+
+	if (good && (rc != 0 || f.credentials.key_id[0] == '\0')) {
+		warm_aws_credentials_release(&f.credentials);
+		aws->renew_ms = now + AGAIN_MS;
+		return 0;
+	}
+	if (rc != 0) {
+		warm_aws_credentials_release(&f.credentials);
+		return rc;
+	}
+	warm_aws_credentials_release(&aws->now);
+	aws->now = f.credentials;
+	aws->known = true;
+	aws->renew_ms = f.again_ms != 0 ? now + f.again_ms : 0;
+	aws->expires_ms = f.expires ? now + f.left_ms : 0;
+	if (f.expires) {
+		int64_t wait = f.left_ms > 2 * RENEW_MS ? f.left_ms - RENEW_MS : f.left_ms / 2;
+		aws->renew_ms = now + (f.left_ms <= 0 ? AGAIN_MS : wait > SOON_MS ? wait : SOON_MS);
+	}
+	return 0;
+}
+
 int warm_aws_credentials(struct warm_aws *aws, struct warm_aws_credentials *ret_credentials,
 			 const struct warm_call *call, struct warm_error *err)
 {
 	int rc = 0;
 
 	/* One looks, the others wait for what it finds. */
-	pthread_mutex_lock(&aws->lock);
-	int64_t now = warm_clock_ms();
-	if (!aws->known || (aws->renew_ms != 0 && now >= aws->renew_ms)) {
-		struct found f = { .expires_ms = 0 };
-		rc = look(aws, &f, call, err);
-		if (rc == 0) {
-			int64_t left = f.expires_ms > 0 ? f.expires_ms - warm_clock_wall_ms() : 0;
-			warm_aws_credentials_release(&aws->now);
-			aws->now = f.credentials;
-			aws->known = true;
-			aws->renew_ms = f.again_ms != 0 ? now + f.again_ms : 0;
-			aws->expires_ms = f.expires_ms > 0 ? now + left : 0;
-			if (f.expires_ms > 0)
-				aws->renew_ms = now +
-						(left > 2 * RENEW_MS ? left - RENEW_MS : left / 2);
-		} else {
-			warm_aws_credentials_release(&f.credentials);
-			/* What we have is good for a while. */
-			if (aws->known && now < aws->expires_ms) {
-				aws->renew_ms = now + AGAIN_MS;
-				rc = 0;
-			}
-		}
+	rc = warm_call_lock(&aws->lock, call, err);
+	if (rc != 0) {
+		warm_error_context(err, "credentials");
+		return rc;
 	}
+	int64_t now = warm_clock_ms();
+	if (!aws->known || (aws->renew_ms != 0 && now >= aws->renew_ms))
+		rc = renew(aws, now, call, err);
 	if (rc == 0)
 		rc = copy_credentials(&aws->now, ret_credentials, err);
 	pthread_mutex_unlock(&aws->lock);

@@ -29,8 +29,12 @@ struct warm_backend {
 	unsigned (*connections)(const void *state); /* NULL: `parallel` */
 	int (*check)(void *state, const char *prefix, struct warm_error *err);
 	void (*touch)(void *state, const char *name);
+	int (*spool)(void *state, int *ret_fd, struct warm_error *err);
 	bool (*distrust)(void *state, const char *name);
 };
+
+/* Bytes that directory stores have written in this process. */
+uint64_t warm_file_moved(void);
 
 /* A store of a backend that has no URL of its own. Owns: the store frees `state`. */
 int warm_store_wrap(const struct warm_backend *backend, void *state, const char *url,

@@ -108,9 +108,10 @@ static int fetch(struct warm_google *g, const struct warm_call *call, struct war
 int warm_google_token(struct warm_google *g, char **ret_token, const struct warm_call *call,
 		      struct warm_error *err)
 {
-	int rc = 0;
+	int rc = warm_call_lock(&g->lock, call, err);
 
-	pthread_mutex_lock(&g->lock);
+	if (rc != 0)
+		return rc;
 	int64_t now = warm_clock_ms();
 	if (g->token == NULL || now >= g->renew_ms) {
 		rc = fetch(g, call, err);

@@ -26,6 +26,7 @@ enum {
 	HEAD_BYTES = 32 << 10,
 	BODY_BYTES = 1 << 20,
 	TRIES = 5,
+	LOCAL_TRIES = 3, /* a metadata server that answers, and is busy */
 	AGAINS = 4,
 	REDIRECTS = 5,
 	BACKOFF_MS = 200,
@@ -108,6 +109,7 @@ static X509_STORE *load_trust(const char *ca_file)
 
 	if (store == NULL)
 		return NULL;
+	X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN); /* as curl does */
 	if (ca_file != NULL) {
 		if (X509_STORE_load_file(store, ca_file) == 1)
 			return store;
@@ -454,8 +456,10 @@ static int keep_body(struct attempt *a, const void *data, size_t n)
 	size_t max = a->run->max_body_bytes > 0 ? a->run->max_body_bytes : BODY_BYTES;
 
 	if (n > max - body->bytes) {
-		if (!is_success(a->response->status))
-			return 0; /* an error page: what was kept is enough */
+		if (!is_success(a->response->status)) {
+			a->enough = true; /* of an error page, which may never end */
+			return -1;
+		}
 		return fail_attempt(a, warm_error_set(a->err, WARM_LIMIT,
 						      "the answer has over %zu bytes", max));
 	}
@@ -552,6 +556,8 @@ static void set_options(struct warm_http *h, CURL *easy, struct attempt *a, stru
 	curl_easy_setopt(easy, CURLOPT_URL, a->request->url);
 	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
+	/* A resolver that hangs is left to itself: to wait for it would break every deadline. */
+	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
 	curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
 	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
@@ -631,11 +637,7 @@ static int drive(struct slot *s, const struct warm_call *call, CURLcode *ret_cod
 		if (running == 0)
 			break;
 		rc = warm_call_check(call, err);
-		int64_t wait = call != NULL && call->cancel != NULL ? POLL_MS : 1000;
-		if (call != NULL && call->deadline_ms != 0) {
-			int64_t until = call->deadline_ms - warm_clock_ms();
-			wait = until < wait ? until : wait;
-		}
+		int64_t wait = warm_call_left_ms(call, call != NULL ? POLL_MS : 1000);
 		if (rc == 0 && wait > 0)
 			curl_multi_poll(s->multi, NULL, 0, (int)wait, NULL);
 	}
@@ -733,6 +735,7 @@ static int try_once(struct warm_http *h, struct slot *s, struct attempt *a,
 	struct transfer t = { a, s->easy };
 	CURLcode code = CURLE_OK;
 
+	/* `foreign` stays: follow() has set it for this try. */
 	a->response->head.bytes = a->response->body.bytes = 0;
 	a->response->status = 0;
 	a->sent = a->skip = 0;
@@ -840,8 +843,10 @@ static int follow(struct attempt *a, struct warm_error *err)
 		return warm_error_set(err, WARM_DENIED, "a redirect away from TLS, to %s: refused",
 				      host);
 	}
-	if (!warm_http_same_origin(r->url, url))
+	if (!warm_http_same_origin(r->url, url)) {
 		drop_headers(r);
+		a->response->foreign = true;
+	}
 	free(r->url);
 	r->url = url;
 	return 0;
@@ -878,7 +883,7 @@ static bool may_wait(int64_t ms, const struct warm_call *call)
 {
 	int64_t end = warm_clock_ms() + ms;
 
-	if (call != NULL && call->deadline_ms != 0 && end >= call->deadline_ms)
+	if (warm_call_left_ms(call, ms + 1) <= ms)
 		return false;
 	while (warm_clock_ms() < end) {
 		struct timespec nap = { .tv_nsec = 10 * 1000000 };
@@ -923,7 +928,8 @@ static int settle(struct warm_http *h, struct attempt *a, struct tries *t, bool 
 	*ret_kept = false;
 	if (is_success(status))
 		return 0;
-	if (is_busy(status) && !h->o.local && t->made < TRIES &&
+	bool busy = h->o.local ? status == 429 || status == 503 : is_busy(status);
+	if (busy && t->made < (h->o.local ? LOCAL_TRIES : TRIES) &&
 	    may_wait(backoff_ms(t->made, a->response), call))
 		return 1;
 	if (is_redirect(status) && a->run->follow) {
@@ -967,6 +973,7 @@ int warm_http_run(struct warm_http *h, const struct warm_http_run *run,
 		rc = warm_call_check(call, err);
 		if (rc == 0 && !kept) {
 			release_request(&request);
+			response.foreign = false;
 			rc = run->prepare(run->arg, &request, call, err);
 		}
 		if (rc == 0)

@@ -32,7 +32,7 @@ struct warm_http;
 struct warm_http_options {
 	const char *ca_file;  /* trusted instead of the system's; NULL for those; borrowed */
 	unsigned connections; /* at most at once, up to 16; 0: 8 */
-	bool local;	      /* a metadata server: no proxy, no retries */
+	bool local;	      /* a metadata server: no proxy; tried again only when it is busy */
 };
 
 #define WARM_HTTP_CONNECTIONS 16
@@ -65,6 +65,7 @@ void warm_http_request_header(struct warm_http_request *request, const char *fmt
 
 struct warm_http_response {
 	long status;
+	bool foreign;	      /* a redirect has led to another origin, without our headers */
 	struct warm_buf head; /* header lines, each ended by a NUL */
 	struct warm_buf body; /* what no sink took, with a NUL behind it that isn't counted */
 };

@@ -23,6 +23,7 @@ enum {
 	CONFIG_BYTES = 1 << 20,
 	HELPER_BYTES = 64 << 10,
 	HELPER_MS = 10 * 1000,
+	AGAIN_MS = 10 * 1000,
 	LOGIN_MS = 5 * 60 * 1000, /* a login is looked up again after this */
 	TOKEN_S = 60,		  /* of a token that doesn't say how long it lasts */
 	TOKEN_MAX_S = 24 * 3600,
@@ -69,12 +70,20 @@ static void login_release(struct login *l)
 	*l = (struct login){ NULL };
 }
 
+static bool ends_with(const char *text, const char *end)
+{
+	size_t n = strlen(text), m = strlen(end);
+
+	return n >= m && strcmp(text + n - m, end) == 0;
+}
+
 /* "123456789012.dkr.ecr.eu-west-1.amazonaws.com" -> its region. */
 static bool ecr_region(const char *host, char ret_region[64])
 {
 	const char *mark = strstr(host, ".dkr.ecr"), *dot;
 
-	if (mark == NULL || strstr(mark, ".amazonaws.com") == NULL)
+	if (mark == NULL ||
+	    !(ends_with(host, ".amazonaws.com") || ends_with(host, ".amazonaws.com.cn")))
 		return false;
 	mark += strlen(".dkr.ecr");
 	if (strncmp(mark, "-fips", 5) == 0)
@@ -83,13 +92,6 @@ static bool ecr_region(const char *host, char ret_region[64])
 		return false;
 	snprintf(ret_region, 64, "%.*s", (int)(dot - mark), mark);
 	return true;
-}
-
-static bool ends_with(const char *text, const char *end)
-{
-	size_t n = strlen(text), m = strlen(end);
-
-	return n >= m && strcmp(text + n - m, end) == 0;
 }
 
 static bool is_google(const char *host)
@@ -246,6 +248,7 @@ static int run_helper(const char *name, const char *host, char ret_out[HELPER_BY
 	char program[100], get[] = "get";
 	char *argv[] = { program, get, NULL };
 	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attributes;
 	int in[2], out[2];
 	pid_t pid = -1;
 	size_t used = 0;
@@ -265,7 +268,11 @@ static int run_helper(const char *name, const char *host, char ret_out[HELPER_BY
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_adddup2(&actions, in[0], 0);
 	posix_spawn_file_actions_adddup2(&actions, out[1], 1);
-	int failed = posix_spawnp(&pid, program, &actions, NULL, argv, environ);
+	posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
+	posix_spawnattr_init(&attributes); /* a group of its own, to be killed with its children */
+	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+	int failed = posix_spawnp(&pid, program, &actions, &attributes, argv, environ);
+	posix_spawnattr_destroy(&attributes);
 	posix_spawn_file_actions_destroy(&actions);
 	close(in[0]);
 	close(out[1]);
@@ -292,7 +299,7 @@ static int run_helper(const char *name, const char *host, char ret_out[HELPER_BY
 	ret_out[used] = '\0';
 	close(out[0]);
 	if (pid > 0 && failed != 0) {
-		kill(pid, SIGKILL);
+		kill(-pid, SIGKILL);
 		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 			;
 	}
@@ -340,18 +347,21 @@ static int from_helper(struct login *l, const char *name, const char *host,
 }
 
 /* Where the others look for their logins; `index` counts up, false at the end. */
-static bool config_path(const struct warm_registry *r, size_t index, char ret_path[WARM_PATH_BYTES])
+static bool config_path(const struct warm_registry *r, size_t index, char ret_path[WARM_PATH_BYTES],
+			bool *ret_named)
 {
 	static const struct {
 		const char *env, *below;
+		bool named;
 	} places[] = {
-		{ "REGISTRY_AUTH_FILE", "" },
-		{ "DOCKER_CONFIG", "/config.json" },
-		{ "DOCKER_CONFIG", "/.dockerconfigjson" },
-		{ "XDG_RUNTIME_DIR", "/containers/auth.json" },
-		{ "HOME", "/.docker/config.json" },
+		{ "REGISTRY_AUTH_FILE", "", true },
+		{ "DOCKER_CONFIG", "/config.json", true },
+		{ "DOCKER_CONFIG", "/.dockerconfigjson", true },
+		{ "XDG_RUNTIME_DIR", "/containers/auth.json", false },
+		{ "HOME", "/.docker/config.json", false },
 	};
 
+	*ret_named = true;
 	if (r->o.auth_file != NULL) {
 		snprintf(ret_path, WARM_PATH_BYTES, "%s", r->o.auth_file);
 		return index == 0;
@@ -359,6 +369,7 @@ static bool config_path(const struct warm_registry *r, size_t index, char ret_pa
 	if (index >= sizeof(places) / sizeof(places[0]))
 		return false;
 	const char *value = getenv(places[index].env);
+	*ret_named = places[index].named;
 	ret_path[0] = '\0';
 	if (value != NULL && value[0] != '\0')
 		snprintf(ret_path, WARM_PATH_BYTES, "%s%s", value, places[index].below);
@@ -396,9 +407,10 @@ static int from_files(struct warm_registry *r, struct login *l, bool *ret_found,
 		      const struct warm_call *call, struct warm_error *err)
 {
 	char path[WARM_PATH_BYTES];
+	bool named = false;
 
 	*ret_found = false;
-	for (size_t i = 0; !*ret_found && config_path(r, i, path); i++) {
+	for (size_t i = 0; !*ret_found && config_path(r, i, path, &named); i++) {
 		scope_free char *data = NULL;
 		size_t bytes = 0;
 		json_error_t where;
@@ -406,7 +418,8 @@ static int from_files(struct warm_registry *r, struct login *l, bool *ret_found,
 		if (path[0] == '\0')
 			continue;
 		int rc = warm_file_load(AT_FDCWD, path, CONFIG_BYTES, &data, &bytes, &why);
-		if (rc == WARM_NOT_FOUND && r->o.auth_file == NULL)
+		if ((rc == WARM_NOT_FOUND && r->o.auth_file == NULL) ||
+		    (rc == WARM_DENIED && !named))
 			continue;
 		if (rc != 0)
 			return warm_error_set(err, WARM_DENIED, "%.120s: %.100s", path, why.msg);
@@ -425,6 +438,11 @@ static int from_files(struct warm_registry *r, struct login *l, bool *ret_found,
 }
 
 /* ---- the clouds ---- */
+
+static bool is_busy(long status)
+{
+	return status >= 500 || status == 429 || status == 408;
+}
 
 struct ecr {
 	struct warm_registry *r;
@@ -457,7 +475,7 @@ static int refuse_ecr(void *arg, const struct warm_http_response *response, bool
 	const char *type = json_string_value(json_object_get(o, "__type"));
 
 	(void)ret_again;
-	int rc = warm_error_set(err, response->status >= 500 ? WARM_TRANSIENT : WARM_DENIED,
+	int rc = warm_error_set(err, is_busy(response->status) ? WARM_TRANSIENT : WARM_DENIED,
 				"%ld %.80s for GetAuthorizationToken as %s: the role may lack "
 				"ecr:GetAuthorizationToken",
 				response->status, type != NULL ? type : "", e->who);
@@ -535,6 +553,12 @@ static int know_login(struct warm_registry *r, const struct warm_call *call, str
 	if (r->known && warm_clock_ms() < r->renew_ms)
 		return 0;
 	int rc = look(r, &l, call, err);
+	if (rc != 0 && r->known) {
+		/* The one that we have may still be good. */
+		login_release(&l);
+		r->renew_ms = warm_clock_ms() + AGAIN_MS;
+		return 0;
+	}
 	if (rc != 0) {
 		login_release(&l);
 		warm_error_context(err, "login");
@@ -595,7 +619,7 @@ static int refuse_token(void *arg, const struct warm_http_response *response, bo
 {
 	(void)arg;
 	(void)ret_again;
-	return warm_error_set(err, response->status >= 500 ? WARM_TRANSIENT : WARM_DENIED,
+	return warm_error_set(err, is_busy(response->status) ? WARM_TRANSIENT : WARM_DENIED,
 			      "the token server answers %ld%s", response->status,
 			      response->status == 401 ? ": it doesn't take user and password" : "");
 }
@@ -746,8 +770,11 @@ int warm_registry_authorize(struct warm_registry *r, struct warm_registry_scope 
 			    struct warm_http_request *request, char ret_who[64],
 			    const struct warm_call *call, struct warm_error *err)
 {
-	pthread_mutex_lock(&r->lock);
-	int rc = authorize(r, scope, request, ret_who, call, err);
+	int rc = warm_call_lock(&r->lock, call, err);
+
+	if (rc != 0)
+		return rc;
+	rc = authorize(r, scope, request, ret_who, call, err);
 	pthread_mutex_unlock(&r->lock);
 	return rc;
 }
@@ -758,7 +785,8 @@ bool warm_registry_challenge(struct warm_registry *r, struct warm_registry_scope
 	const char *challenge = warm_http_header(response, "www-authenticate");
 	bool again = scope->refusals++ < REFUSALS;
 
-	if (challenge == NULL)
+	/* Another host that a redirect led to has no business with our login. */
+	if (challenge == NULL || response->foreign)
 		return false;
 	pthread_mutex_lock(&r->lock);
 	if (strncasecmp(challenge, "basic", 5) == 0) {

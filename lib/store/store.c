@@ -115,7 +115,7 @@ int warm_store_check(const struct warm_store *store, const char *prefix, struct 
 
 uint64_t warm_store_activity(void)
 {
-	return warm_http_moved();
+	return warm_http_moved() + warm_file_moved();
 }
 
 static int check_name(const struct warm_store *store, const char *name,
@@ -218,6 +218,16 @@ void warm_store_touch(struct warm_store *store, const char *name)
 {
 	if (store->backend->touch != NULL)
 		store->backend->touch(store->state, name);
+}
+
+int warm_store_spool(struct warm_store *store, int *ret_fd, struct warm_error *err)
+{
+	int rc = store->backend->spool == NULL ? warm_error_set(err, WARM_UNSUPPORTED, "no disk")
+					       : store->backend->spool(store->state, ret_fd, err);
+
+	if (rc != 0)
+		warm_error_context(err, "%.80s", store->url);
+	return rc;
 }
 
 bool warm_store_distrust(struct warm_store *store, const char *name)

@@ -58,7 +58,7 @@ unsigned warm_store_parallel(const struct warm_store *store);
 int warm_store_check(const struct warm_store *store, const char *prefix,
 		     struct warm_error *err) WARM_CHECKED;
 
-/* A number that grows while bytes go to or come from remote stores, for this process. */
+/* A number that grows while this process brings bytes to stores, or gets them from remote ones. */
 uint64_t warm_store_activity(void);
 
 /* Call `fn` for each object whose name begins with `prefix` (which ends in '/' or is empty), in
@@ -99,6 +99,10 @@ int warm_store_delete(struct warm_store *store, const char *name, const struct w
 /* The object is used: kept in LIST's `used_ms` by a directory that may be written to, by no other
  * store. Nothing is said where it fails. */
 void warm_store_touch(struct warm_store *store, const char *name);
+
+/* A file without a name, for an object on its way into the store, on the disk that will hold it.
+ * UNSUPPORTED where the store has no disk of ours. */
+int warm_store_spool(struct warm_store *store, int *ret_fd, struct warm_error *err) WARM_CHECKED;
 
 /* What was read of `name` turned out wrong. True: it may have come from a copy of the store's own,
  * which is not used again for this name; another read may give better. */

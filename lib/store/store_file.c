@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,6 +18,12 @@
 enum { COPY_BYTES = 1 << 20, GET_BYTES = 256 << 10 };
 
 static mode_t mask;
+static atomic_ullong moved;
+
+uint64_t warm_file_moved(void)
+{
+	return atomic_load(&moved);
+}
 
 void warm_store_umask(mode_t new_mask)
 {
@@ -241,6 +248,7 @@ static int copy_bytes(int from, int to, uint64_t bytes, const struct warm_call *
 			ssize_t got = copy_file_range(from, &in, to, &out, n, 0);
 			if (got > 0) {
 				offset += (uint64_t)got;
+				atomic_fetch_add(&moved, (uint64_t)got);
 				continue;
 			}
 			if (got < 0 && (errno == ENOSPC || errno == EDQUOT || errno == EFBIG))
@@ -255,6 +263,7 @@ static int copy_bytes(int from, int to, uint64_t bytes, const struct warm_call *
 		if (rc != 0)
 			return rc;
 		offset += n;
+		atomic_fetch_add(&moved, n);
 	}
 	return 0;
 }
@@ -399,6 +408,17 @@ static int file_delete(void *state, const char *name, const struct warm_call *ca
 	return rc;
 }
 
+/* A file without a name where objects go: what is copied there needs no room elsewhere. */
+static int file_spool(void *state, int *ret_fd, struct warm_error *err)
+{
+	const struct file_store *s = state;
+
+	if (mkdir(s->root, 0777 & ~mask) != 0 && errno != EEXIST)
+		return warm_error_errno(err, errno, "make the store's directory");
+	scope_close int root = open_root(s, err);
+	return root < 0 ? root : warm_file_unnamed(root, ".", ret_fd, err);
+}
+
 /* By atime, set rather than left to the mount's options. */
 static void file_touch(void *state, const char *name)
 {
@@ -421,4 +441,5 @@ const struct warm_backend warm_backend_file = {
 	.put = file_put,
 	.delete = file_delete,
 	.touch = file_touch,
+	.spool = file_spool,
 };

@@ -87,7 +87,7 @@ struct op {
 	const char *path;	   /* below it: "tags/list"; an absolute URL goes as it is */
 	const char *accept, *content_type;
 	bool writes, deletes;
-	bool missing_is_fine;
+	bool missing_is_fine, asked_anew;
 	struct warm_registry_scope scope;
 	char who[64];
 	/* An upload is begun anew at each try: where to put it. */
@@ -160,6 +160,11 @@ static int refused(void *arg, const struct warm_http_response *response, bool *r
 
 	if (status == 404 && op->missing_is_fine)
 		return 0;
+	/* Where blobs lie elsewhere, a signed URL may have expired: the registry gives another. */
+	if (response->foreign && (status == 401 || status == 403) && !op->asked_anew) {
+		op->asked_anew = *ret_again = true;
+		return 0;
+	}
 	if (status == 401 && warm_registry_challenge(op->s->registry, &op->scope, response)) {
 		*ret_again = true;
 		return 0;
@@ -372,21 +377,38 @@ static int add_text(struct texts *t, const char *text, struct warm_error *err)
 	return 0;
 }
 
-/* The path of `Link: </v2/...>; rel="next"`, on this registry alone; NULL at the last page. */
-static char *next_page(const struct oci *s, const struct warm_http_response *response)
+/* The path of `Link: </v2/...>; rel="next"`, NULL at the last page. A page that can't be asked for
+ * is an error: a list that is cut short must not look like a whole one. */
+static int next_page(const struct oci *s, const struct warm_http_response *response,
+		     char **ret_path, struct warm_error *err)
 {
 	const char *link = warm_http_header(response, "link");
 	char base[400];
 
-	if (link == NULL || link[0] != '<' || strstr(link, "next") == NULL)
-		return NULL;
-	scope_free char *reference = strndup(link + 1, strcspn(link + 1, ">"));
+	*ret_path = NULL;
+	if (link == NULL || strstr(link, "next") == NULL)
+		return 0;
+	link += link[0] == '<';
+	scope_free char *reference = strndup(link, strcspn(link, ">"));
 	snprintf(base, sizeof(base), "%s://%s", s->plain_http ? "http" : "https", s->api);
 	scope_free char *url = reference != NULL ? warm_http_resolve(base, reference) : NULL;
 	if (url == NULL || !warm_http_same_origin(base, url))
-		return NULL;
+		return warm_error_set(err, WARM_CORRUPT,
+				      "the list's next page is not on the registry");
 	const char *path = strchr(strstr(url, "://") + 3, '/');
-	return path != NULL ? strdup(path) : NULL;
+	*ret_path = path != NULL ? strdup(path) : NULL;
+	return *ret_path != NULL ? 0 : warm_error_nomem(err, strlen(url));
+}
+
+/* Some registries page without saying so. */
+static char *page_after(const char *first, const struct texts *texts)
+{
+	scope_buf struct warm_buf path = WARM_BUF_INIT;
+
+	warm_buf_printf(&path, "%s&last=", first);
+	warm_url_encode(&path, texts->items[texts->n - 1], false);
+	warm_buf_put_u8(&path, 0);
+	return path.failed ? NULL : strdup((const char *)path.data);
 }
 
 /* All pages of a list of texts: `member` of {"tags": [...]} or {"repositories": [...]}. */
@@ -409,7 +431,7 @@ static int read_list(struct oci *s, const char *repository, const char *first, c
 		struct warm_http_run run = run_of(&op);
 		json_error_t where;
 		json_t *text;
-		size_t i;
+		size_t i, before = texts->n;
 		run.max_body_bytes = TAGS_BYTES;
 		rc = warm_http_run(s->http, &run, &response, call, err);
 		if (rc != 0)
@@ -426,11 +448,20 @@ static int read_list(struct oci *s, const char *repository, const char *first, c
 			if (rc == 0 && json_is_string(text))
 				rc = add_text(texts, json_string_value(text), err);
 		json_decref(o);
-		char *more = next_page(s, &response);
+		char *more = NULL;
+		if (rc == 0)
+			rc = next_page(s, &response, &more, err);
+		bool guessed = rc == 0 && more == NULL && texts->n - before == PAGE;
+		if (guessed)
+			more = page_after(first, texts);
 		/* A server that sends its pages in a circle. */
 		for (i = 0; rc == 0 && more != NULL && i < seen.n; i++)
-			if (strcmp(more, seen.items[i]) == 0)
-				rc = warm_error_set(err, WARM_CORRUPT, "%s: a page twice", op.what);
+			if (strcmp(more, seen.items[i]) == 0) {
+				if (!guessed)
+					rc = warm_error_set(err, WARM_CORRUPT, "%s: a page twice",
+							    op.what);
+				free(take_ptr(more));
+			}
 		if (rc == 0 && more != NULL)
 			rc = add_text(&seen, more, err);
 		free(page);
@@ -601,8 +632,16 @@ static int begin_upload(struct op *op, char **ret_url, const struct warm_call *c
 	const char *location = warm_http_header(&response, "location");
 	snprintf(base, sizeof(base), "%s://%s", op->s->plain_http ? "http" : "https", op->s->api);
 	*ret_url = location != NULL ? warm_http_resolve(base, location) : NULL;
-	return *ret_url != NULL ? 0
-				: warm_error_set(err, WARM_CORRUPT, "an upload without a Location");
+	if (*ret_url == NULL)
+		return warm_error_set(err, WARM_CORRUPT, "an upload without a Location");
+	if (!op->s->plain_http && strncmp(*ret_url, "https://", 8) != 0) {
+		free(take_ptr(*ret_url));
+		return warm_error_set(
+			err, WARM_DENIED,
+			"an upload's Location without TLS: refused; the registry needs "
+			"X-Forwarded-Proto from its proxy, or relative URLs");
+	}
+	return 0;
 }
 
 static int put_blob(struct oci *s, const char *repository, const char *digest, const void *data,
@@ -775,7 +814,8 @@ static bool is_this_machine(const char *host)
 {
 	size_t n = strcspn(host, ":");
 
-	return (n == 9 && strncmp(host, "localhost", 9) == 0) || strncmp(host, "127.", 4) == 0 ||
+	return (n == 9 && strncmp(host, "localhost", 9) == 0) ||
+	       (strncmp(host, "127.", 4) == 0 && strspn(host, "0123456789.") == n) ||
 	       strncmp(host, "[::1]", 5) == 0;
 }
 

@@ -462,7 +462,7 @@ static int list_page(struct page *p, const char *prefix, int64_t *ret_now_ms,
 		return rc;
 	if (ret_now_ms != NULL)
 		*ret_now_ms = warm_http_date(&response);
-	free(take_ptr(p->token));
+	scope_free char *asked = take_ptr(p->token);
 	p->truncated = p->encoded = p->is_list = false;
 	p->found.bytes = 0;
 	p->modified_ms = -1;
@@ -472,7 +472,8 @@ static int list_page(struct page *p, const char *prefix, int64_t *ret_now_ms,
 		rc = warm_error_set(err, WARM_CORRUPT, "ListObjectsV2 answers with something else");
 	if (rc == 0)
 		rc = tell_objects(p, err);
-	if (rc == 0 && p->truncated && p->token == NULL)
+	if (rc == 0 && p->truncated &&
+	    (p->token == NULL || (asked != NULL && strcmp(asked, p->token) == 0)))
 		rc = warm_error_set(err, WARM_CORRUPT, "LIST: more pages, and no token for them");
 	return rc;
 }
@@ -667,7 +668,7 @@ static int put_part(void *arg, size_t i, struct warm_error *err)
 	return u->etags[i] == NULL ? warm_error_nomem(err, strlen(etag)) : 0;
 }
 
-static int end_upload(struct upload *u, struct warm_error *err)
+static int try_to_end(struct upload *u, struct warm_error *err)
 {
 	char query[1100], payload[WARM_SHA256_HEX_BYTES];
 	scope_buf struct warm_buf body = WARM_BUF_INIT;
@@ -710,6 +711,16 @@ static int end_upload(struct upload *u, struct warm_error *err)
 	if (rc == 0 && a.code[0] != '\0')
 		rc = warm_error_set(err, WARM_TRANSIENT, "%s for %s: %s", a.code, op.name,
 				    a.message);
+	return rc;
+}
+
+/* An error that comes behind the 200 is to be tried again, says AWS. */
+static int end_upload(struct upload *u, struct warm_error *err)
+{
+	int rc = WARM_TRANSIENT;
+
+	for (int tries = 0; tries < SLOW_TRIES && rc == WARM_TRANSIENT; tries++)
+		rc = try_to_end(u, err);
 	return rc;
 }
 

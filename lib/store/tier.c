@@ -10,6 +10,7 @@
 
 enum {
 	FAR_LIST_MS = 10 * 1000, /* or half of the time that is left: then near's turn */
+	NEAR_MS = 5 * 1000, /* for a range, or half of what is left: then the next store's turn */
 	MAX_STORES = 16,
 };
 
@@ -26,7 +27,7 @@ struct tier {
 	size_t n;
 	const struct warm_notices *notices;
 	atomic_bool sick[MAX_STORES];
-	atomic_bool far_is_away;
+	atomic_bool far_is_away, far_was_here;
 	pthread_mutex_t lock;
 	struct known *known; /* under the lock */
 	size_t n_known, capacity;
@@ -164,8 +165,14 @@ static int tier_get(void *state, const char *name, uint64_t offset, uint64_t byt
 	for (size_t i = first_store(t, name); i + 1 < t->n; i++) {
 		if (atomic_load(&t->sick[i]))
 			continue;
+		int64_t left = warm_call_left_ms(call, 2 * NEAR_MS) / 2;
+		struct warm_call near_call = { .deadline_ms = warm_clock_ms() + left + 1,
+					       .outer = call };
 		int rc = warm_store_get(t->stores[i], name, offset + c.given, bytes - c.given,
-					count, &c, call, &near_err);
+					count, &c, &near_call, &near_err);
+		if (rc == WARM_CANCELED && !c.failed && warm_call_check(call, NULL) == 0)
+			rc = warm_error_set(&near_err, WARM_TRANSIENT, "%.120s is too slow",
+					    warm_store_url(t->stores[i]));
 		if (rc == 0)
 			note_use(t, name, i);
 		if (rc == 0 || c.failed || is_ours_to_return(rc)) {
@@ -180,8 +187,11 @@ static int tier_get(void *state, const char *name, uint64_t offset, uint64_t byt
 	}
 	if (atomic_load(&t->far_is_away))
 		return far_error(t, err);
-	return warm_store_get(far_of(t), name, offset + c.given, bytes - c.given, sink, arg, call,
-			      err);
+	int rc = warm_store_get(far_of(t), name, offset + c.given, bytes - c.given, sink, arg, call,
+				err);
+	if (rc == 0)
+		atomic_store(&t->far_was_here, true);
+	return rc;
 }
 
 static int tier_head(void *state, const char *name, struct warm_object *ret_object,
@@ -265,25 +275,28 @@ static int tier_list(void *state, const char *prefix, warm_list_fn fn, void *arg
 	struct tier *t = state;
 	struct listing l = { fn, arg, false, 0 };
 	struct warm_error far_err = { .status = WARM_TRANSIENT };
-	int64_t now = warm_clock_ms(), until = now + FAR_LIST_MS;
-	struct warm_call far_call = { .cancel = call != NULL ? call->cancel : NULL };
+	struct warm_call far_call = { .outer = call };
 
 	if (atomic_load(&t->far_is_away)) {
 		(void)far_error(t, &far_err);
 		return list_near(t, prefix, &l, call, &far_err, err);
 	}
-	if (call != NULL && call->deadline_ms != 0 && now + (call->deadline_ms - now) / 2 < until)
-		until = now + (call->deadline_ms - now) / 2;
-	far_call.deadline_ms = until;
+	/* A far store that has answered before isn't away: what fails then is this LIST. */
+	bool was_here = atomic_load(&t->far_was_here);
+	if (!was_here)
+		far_call.deadline_ms = warm_clock_ms() +
+				       warm_call_left_ms(call, 2 * FAR_LIST_MS) / 2 + 1;
 	int rc = warm_store_list(far_of(t), prefix, tell, &l, ret_now_ms, &far_call, &far_err);
-	bool late = rc == WARM_CANCELED && warm_call_check(call, NULL) == 0;
-	if (rc == 0 || l.failed || rc == WARM_NOT_FOUND || rc == WARM_NO_MEMORY || l.n > 0 ||
-	    (rc == WARM_CANCELED && !late)) {
+	if (rc == 0 || rc == WARM_NOT_FOUND)
+		atomic_store(&t->far_was_here, true);
+	bool ended = rc == WARM_CANCELED && warm_call_check(call, NULL) != 0;
+	if (rc == 0 || was_here || l.failed || rc == WARM_NOT_FOUND || rc == WARM_NO_MEMORY ||
+	    l.n > 0 || ended) {
 		if (rc != 0 && err != NULL)
 			*err = far_err;
 		return rc;
 	}
-	if (late)
+	if (rc == WARM_CANCELED)
 		(void)warm_error_set(&far_err, WARM_TRANSIENT, "%.100s doesn't answer",
 				     warm_store_url(far_of(t)));
 	if (!atomic_exchange(&t->far_is_away, true))

@@ -2,7 +2,7 @@
 /*
  * Several stores read as one, nearest first. The last one is far: its LIST alone is the state. The
  * near ones serve bytes by name; what they lack, hold damaged or can't give comes from far. Only
- * when far can't be reached does the nearest LIST that works count.
+ * when far can't be reached, or refuses its first LIST, does the nearest LIST that works count.
  *
  * What is wrong with a near store is a notice, never an error.
  *

@@ -734,8 +734,7 @@ int warm_fetch_run(struct warm_fetch *fetch, struct warm_fetch_result *ret_resul
 	e.budget_bytes = BUDGET_BYTES - decoders * WARM_FRAME_RAW_BYTES;
 	if (e.budget_bytes > parallel * IN_FLIGHT_BYTES)
 		e.budget_bytes = parallel * IN_FLIGHT_BYTES;
-	e.call.deadline_ms = call != NULL ? call->deadline_ms : 0;
-	e.call.cancel = &e.cancel;
+	e.call = (struct warm_call){ .cancel = &e.cancel, .outer = call };
 	for (size_t i = 0; i < fetch->n_items; i++)
 		fetch->items[i].done = false;
 

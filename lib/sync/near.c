@@ -3,9 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 
 #include "lib/base/buf.h"
 #include "lib/base/file.h"
@@ -18,10 +21,15 @@
 enum {
 	NAMES = 512,
 	LIST_BYTES = NAMES * (WARM_NAME_BYTES + 8),
-	SPARE_BYTES = 64 << 20, /* of the volume's disk, never taken for a copy on its way */
+	SPARE_BYTES = 64 << 20,	 /* of a disk, never taken for a copy on its way */
+	MEMORY_BYTES = 64 << 20, /* the most where the volume's disk is memory, which may be ours */
 };
 
 /* ---- the list ---- */
+
+/* The publisher notes while the list is being worked off. Another process may, too: what gets lost
+ * then is named again by the next restore. */
+static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;
 
 struct wish {
 	char *name;
@@ -75,7 +83,7 @@ static int load_wishes(int volume_fd, struct wishes *w, struct warm_error *err)
 	return rc;
 }
 
-static int save_wishes(int volume_fd, const struct wishes *w, bool all, struct warm_error *err)
+static int save_wishes(int volume_fd, const struct wishes *w, struct warm_error *err)
 {
 	scope_buf struct warm_buf text = WARM_BUF_INIT;
 	scope_close int dir = -1;
@@ -84,9 +92,7 @@ static int save_wishes(int volume_fd, const struct wishes *w, bool all, struct w
 	if (rc != 0)
 		return rc;
 	for (size_t i = 0; i < w->n; i++)
-		if (all || w->items[i].stays)
-			warm_buf_printf(&text, "%c%s\n", w->items[i].damaged ? '!' : '+',
-					w->items[i].name);
+		warm_buf_printf(&text, "%c%s\n", w->items[i].damaged ? '!' : '+', w->items[i].name);
 	if (text.failed)
 		return warm_error_nomem(err, text.bytes);
 	if (text.bytes == 0)
@@ -103,20 +109,43 @@ int warm_near_note(int volume_fd, const char *const *names, const bool *damaged,
 
 	if (w == NULL)
 		return warm_error_nomem(err, sizeof(*w));
+	pthread_mutex_lock(&list_lock);
 	int rc = load_wishes(volume_fd, w, err);
 	for (size_t i = 0; rc == 0 && i < n; i++)
 		rc = add_wish(w, names[i], damaged[i], err);
 	if (rc == 0 && w->n > 0)
-		rc = save_wishes(volume_fd, w, true, err);
+		rc = save_wishes(volume_fd, w, err);
+	pthread_mutex_unlock(&list_lock);
 	wishes_release(w);
 	return rc;
 }
 
-bool warm_near_wanted(int volume_fd)
+/* Take off the list what is done; what was named meanwhile stays. */
+static int forget_done(int volume_fd, const struct wishes *done, struct warm_error *err)
 {
-	scope_close int fd = -1;
+	scope_free struct wishes *now = calloc(1, sizeof(*now));
 
-	return warm_beneath_read(volume_fd, LIST_PATH, &fd, NULL) == 0;
+	if (now == NULL)
+		return warm_error_nomem(err, sizeof(*now));
+	pthread_mutex_lock(&list_lock);
+	int rc = load_wishes(volume_fd, now, err);
+	size_t kept = 0;
+	for (size_t i = 0; i < now->n; i++) {
+		bool stays = true;
+		for (size_t k = 0; k < done->n; k++)
+			if (strcmp(now->items[i].name, done->items[k].name) == 0)
+				stays = done->items[k].stays;
+		if (stays)
+			now->items[kept++] = now->items[i];
+		else
+			free(now->items[i].name);
+	}
+	now->n = kept;
+	if (rc == 0)
+		rc = save_wishes(volume_fd, now, err);
+	pthread_mutex_unlock(&list_lock);
+	wishes_release(now);
+	return rc;
 }
 
 /* ---- a copy on its way ---- */
@@ -135,7 +164,8 @@ static int spool_bytes(void *arg, const void *data, size_t bytes, struct warm_er
 	return rc;
 }
 
-static int verify_frames(int fd, const struct warm_index *index, struct warm_error *err)
+static int verify_frames(int fd, const struct warm_index *index, const struct warm_call *call,
+			 struct warm_error *err)
 {
 	uint8_t digest[32];
 
@@ -144,7 +174,9 @@ static int verify_frames(int fd, const struct warm_index *index, struct warm_err
 		scope_free uint8_t *data = malloc(f->bytes);
 		if (data == NULL)
 			return warm_error_nomem(err, f->bytes);
-		int rc = warm_file_read_at(fd, data, f->bytes, f->offset, err);
+		int rc = warm_call_check(call, err);
+		if (rc == 0)
+			rc = warm_file_read_at(fd, data, f->bytes, f->offset, err);
 		if (rc == 0)
 			rc = warm_sha256(data, f->bytes, digest, err);
 		if (rc != 0)
@@ -157,7 +189,8 @@ static int verify_frames(int fd, const struct warm_index *index, struct warm_err
 }
 
 static int verify_spool(const struct spool *s, const struct warm_key *key,
-			const struct warm_layer_name *name, struct warm_error *err)
+			const struct warm_layer_name *name, const struct warm_call *call,
+			struct warm_error *err)
 {
 	uint64_t bytes = warm_trailer_bytes(name);
 	scope_index struct warm_index *index = NULL;
@@ -170,33 +203,53 @@ static int verify_spool(const struct spool *s, const struct warm_key *key,
 	int rc = warm_file_read_at(s->fd, trailer, (size_t)bytes, s->bytes - bytes, err);
 	if (rc == 0)
 		rc = warm_index_parse(trailer, (size_t)bytes, s->bytes, key, name, &index, err);
-	return rc != 0 ? rc : verify_frames(s->fd, index, err);
+	return rc != 0 ? rc : verify_frames(s->fd, index, call, err);
+}
+
+/* On near's own disk where it has one, else in the volume. */
+static int open_spool(int volume_fd, struct warm_store *near, uint64_t bytes, int *ret_fd,
+		      struct warm_error *err)
+{
+	struct statvfs space;
+	struct statfs fs;
+	bool in_volume = false;
+	scope_close int fd = -1;
+	int rc = warm_store_spool(near, &fd, err);
+
+	if (rc == WARM_UNSUPPORTED) {
+		in_volume = true;
+		rc = warm_file_unnamed(volume_fd, WARM_DIR, &fd, err);
+	}
+	if (rc != 0)
+		return rc;
+	if (in_volume && bytes > MEMORY_BYTES && fstatfs(fd, &fs) == 0 &&
+	    (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC))
+		return warm_error_set(err, WARM_LIMIT, "%llu bytes, and the volume is in memory",
+				      (unsigned long long)bytes);
+	if (fstatvfs(fd, &space) == 0 &&
+	    (uint64_t)space.f_bavail * space.f_frsize < bytes + SPARE_BYTES)
+		return warm_error_set(err, WARM_NO_SPACE, "no space to copy %llu bytes",
+				      (unsigned long long)bytes);
+	*ret_fd = take_fd(&fd);
+	return 0;
 }
 
 /* Read an object whole into a file without a name, and verify it. */
-static int fetch_whole(int volume_fd, struct warm_store *store, const char *object, uint64_t bytes,
-		       struct spool *s, const struct warm_call *call, struct warm_error *err)
+static int fetch_whole(struct warm_store *store, const char *object, struct spool *s,
+		       const struct warm_call *call, struct warm_error *err)
 {
 	struct warm_key key;
 	struct warm_layer_name name;
-	struct statvfs fs;
 
 	int rc = warm_layer_name_parse(object, &key, &name, err);
 	if (rc != 0)
 		return rc;
-	if (fstatvfs(volume_fd, &fs) == 0 &&
-	    (uint64_t)fs.f_bavail * fs.f_frsize < bytes + SPARE_BYTES)
-		return warm_error_set(err, WARM_NO_SPACE,
-				      "no space in the volume to copy %llu bytes",
-				      (unsigned long long)bytes);
-	if (s->fd < 0)
-		rc = warm_file_unnamed(volume_fd, WARM_DIR, &s->fd, err);
 	s->at = 0;
-	s->bytes = bytes;
+	rc = warm_store_get(store, object, 0, s->bytes, spool_bytes, s, call, err);
 	if (rc == 0)
-		rc = warm_store_get(store, object, 0, bytes, spool_bytes, s, call, err);
-	if (rc == 0)
-		rc = verify_spool(s, &key, &name, err);
+		rc = verify_spool(s, &key, &name, call, err);
+	if (rc != 0)
+		warm_error_context(err, "copy %.200s", object);
 	return rc;
 }
 
@@ -311,7 +364,7 @@ static int is_right(struct fill *f, struct near *n, const struct wish *w, uint64
 		    bool *ret_there, bool *ret_right, struct warm_error *err)
 {
 	struct warm_object object;
-	struct spool mine = { .fd = -1 };
+	struct spool mine = { .fd = -1, .bytes = bytes };
 	int rc = warm_store_head(n->store, w->name, &object, f->call, err);
 
 	*ret_there = rc == 0 || rc == WARM_CORRUPT;
@@ -320,7 +373,9 @@ static int is_right(struct fill *f, struct near *n, const struct wish *w, uint64
 		return rc;
 	if (!*ret_right || !w->damaged)
 		return 0;
-	rc = fetch_whole(f->volume_fd, n->store, w->name, bytes, &mine, f->call, err);
+	rc = open_spool(f->volume_fd, n->store, bytes, &mine.fd, err);
+	if (rc == 0)
+		rc = fetch_whole(n->store, w->name, &mine, f->call, err);
 	if (mine.fd >= 0)
 		close(mine.fd);
 	*ret_right = rc == 0;
@@ -335,14 +390,17 @@ static int serve(struct fill *f, struct near *n, const struct wish *w, uint64_t 
 
 	if (rc != 0 || right)
 		return rc;
-	if (!f->spooled) {
-		*ret_far = fetch_whole(f->volume_fd, f->o->stores[f->o->n_stores - 1], w->name,
-				       bytes, &f->spool, f->call, err);
-		if (*ret_far != 0)
-			return *ret_far;
-		f->spooled = true;
-	}
 	rc = make_room(n, f->wishes, bytes, f->o->max_bytes, f->report, f->call, err);
+	if (rc == 0 && !f->spooled) {
+		if (f->spool.fd >= 0)
+			close(take_fd(&f->spool.fd));
+		f->spool.bytes = bytes;
+		rc = open_spool(f->volume_fd, n->store, bytes, &f->spool.fd, err);
+		if (rc == 0)
+			rc = *ret_far = fetch_whole(f->o->stores[f->o->n_stores - 1], w->name,
+						    &f->spool, f->call, err);
+		f->spooled = rc == 0;
+	}
 	if (rc == 0 && there)
 		rc = warm_store_delete(n->store, w->name, f->call, err);
 	if (rc == 0)
@@ -385,7 +443,7 @@ static int fill_one(struct fill *f, struct wish *w, struct warm_error *err)
 		rc = serve(f, n, w, object.bytes, &far_rc, err);
 		if (rc == 0)
 			continue;
-		if (rc == WARM_CANCELED || rc == WARM_NO_MEMORY || far_rc == WARM_NO_SPACE)
+		if (rc == WARM_CANCELED || rc == WARM_NO_MEMORY)
 			return rc;
 		if (far_rc == WARM_CORRUPT || far_rc == WARM_NOT_FOUND || rc == WARM_LIMIT) {
 			/* Not to be copied: what reads it from far refuses it too. */
@@ -427,7 +485,7 @@ int warm_near_fill(const struct warm_near_options *options, const struct warm_ca
 		ret_report->left += wish->stays;
 	}
 	struct warm_error save_err = { 0 };
-	int saved = save_wishes(volume_fd, w, false, &save_err);
+	int saved = w->n > 0 ? forget_done(volume_fd, w, &save_err) : 0;
 	if (rc == 0 && saved != 0) {
 		rc = saved;
 		*err = save_err;

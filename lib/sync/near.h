@@ -7,7 +7,8 @@
  * the model's to change, so it decides nothing: only layers of the key's own model are copied, and
  * only what is verified.
  *
- * Threads: one at a time a volume; any number of pods on one near store.
+ * Threads: one fill at a time a volume, beside it any number of notes; any number of pods on one
+ * near store.
  */
 #ifndef WARM_SYNC_NEAR_H
 #define WARM_SYNC_NEAR_H
@@ -20,9 +21,6 @@
  * are kept. */
 int warm_near_note(int volume_fd, const char *const *names, const bool *damaged, size_t n,
 		   struct warm_error *err) WARM_CHECKED;
-
-/* Is anything named? */
-bool warm_near_wanted(int volume_fd);
 
 struct warm_near_options {
 	struct warm_store *const *stores; /* nearest first, the last one far */

@@ -377,6 +377,8 @@ static int choose(struct restore *r, struct warm_error *err)
 			warm_notice(r->o->notices, "fallback", "%s",
 				    err != NULL ? err->msg : "not to be had");
 			found = false;
+			warm_state_release(&r->other_state);
+			warm_catalog_release(&r->other);
 		}
 	}
 	if (found) {

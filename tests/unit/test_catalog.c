@@ -170,7 +170,7 @@ TEST(a_canceled_read_says_so)
 	struct warm_key key = key_of("m", "v");
 	scope_catalog struct warm_catalog c = { 0 };
 	atomic_bool cancel = true;
-	struct warm_call call = { 0, &cancel };
+	struct warm_call call = { .cancel = &cancel };
 	struct warm_error err = { 0 };
 
 	put(h, "v", 10, NULL, NULL);

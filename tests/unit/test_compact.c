@@ -457,7 +457,7 @@ TEST(a_canceled_compaction_changes_nothing)
 	struct house *h = open_house();
 	struct warm_compact_report r;
 	atomic_bool cancel = true;
-	struct warm_call call = { 0, &cancel };
+	struct warm_call call = { .cancel = &cancel };
 	struct warm_compact_options o = { .store = h->store,
 					  .key = h->key,
 					  .work_dir = scratch_path(&h->s, "work") };

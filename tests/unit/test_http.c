@@ -633,7 +633,7 @@ TEST(a_cancel_ends_a_call_that_hangs)
 	struct ask a = ask_for(s, "/a");
 	struct warm_http_run run = run_of(&a);
 	atomic_bool cancel = false;
-	struct warm_call call = { 0, &cancel };
+	struct warm_call call = { .cancel = &cancel };
 	struct warm_error err = { 0 };
 	int64_t start = warm_clock_ms();
 	pthread_t thread;

@@ -91,18 +91,18 @@ TEST(what_is_named_is_copied_whole_and_the_list_goes)
 	scope_free char *a = put_layer(h, 1, "m", 10, 3000), *b = put_layer(h, 1, "m", 11, 5);
 	scope_free char *c = put_layer(h, 1, "m", 12, 5);
 
-	assert_false(warm_near_wanted(h->volume_fd));
+	assert_false(is_there(h->volume_fd, ".warmcache/near"));
 	name_layer(h, a, false);
 	name_layer(h, b, false);
 	name_layer(h, a, false);
-	assert_true(warm_near_wanted(h->volume_fd));
+	assert_true(is_there(h->volume_fd, ".warmcache/near"));
 	assert_int_equal(fill(h), 0);
 	assert_int_equal(h->report.filled, 2);
 	assert_int_equal(h->report.left, 0);
 	assert_same(h, a);
 	assert_same(h, b);
 	assert_false(near_has(h, c));
-	assert_false(warm_near_wanted(h->volume_fd));
+	assert_false(is_there(h->volume_fd, ".warmcache/near"));
 	assert_int_equal(fill(h), 0);
 	assert_int_equal(h->report.filled, 0);
 	close_house(h);
@@ -270,7 +270,7 @@ TEST(a_near_store_that_cannot_be_written_keeps_its_names_for_another_time)
 	assert_int_equal(shell("rm %s/near", h->s.path), 0);
 	assert_int_equal(fill(h), 0);
 	assert_int_equal(h->report.filled, 2);
-	assert_false(warm_near_wanted(h->volume_fd));
+	assert_false(is_there(h->volume_fd, ".warmcache/near"));
 	close_house(h);
 }
 
@@ -286,7 +286,7 @@ TEST(a_far_store_that_is_away_keeps_the_names)
 			 0);
 	assert_int_equal(fill(h), WARM_TRANSIENT);
 	assert_int_equal(h->report.left, 1);
-	assert_true(warm_near_wanted(h->volume_fd));
+	assert_true(is_there(h->volume_fd, ".warmcache/near"));
 	warm_store_free(h->stores[1]);
 	h->stores[1] = far;
 	close_house(h);
@@ -302,7 +302,7 @@ TEST(a_fill_that_is_told_to_stop_leaves_whole_layers_and_the_rest_of_the_names)
 	name_layer(h, a, false);
 	assert_int_equal(warm_near_fill(&h->o, &call, &h->report, &h->err), WARM_CANCELED);
 	assert_false(near_has(h, a));
-	assert_true(warm_near_wanted(h->volume_fd));
+	assert_true(is_there(h->volume_fd, ".warmcache/near"));
 	close_house(h);
 }
 

@@ -455,7 +455,7 @@ TEST(a_canceled_add_ends_the_pack)
 {
 	struct layer l = open_layer(UINT64_MAX);
 	atomic_bool cancel = true;
-	struct warm_call call = { 0, &cancel };
+	struct warm_call call = { .cancel = &cancel };
 	struct warm_pack_file file = { "a", NULL, NULL, 1 };
 	struct warm_pack_group group = {
 		.name = "a", .profile = "file", .dir_fd = l.s.fd, .files = &file, .n_files = 1

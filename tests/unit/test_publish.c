@@ -517,7 +517,7 @@ TEST(a_denied_or_missing_volume_and_a_canceled_round_say_so)
 {
 	struct house *h = open_house(AT_ONCE);
 	atomic_bool cancel = true;
-	struct warm_call call = { 0, &cancel };
+	struct warm_call call = { .cancel = &cancel };
 
 	h->o.volume = scratch_path(&h->s, "nowhere");
 	assert_int_equal(warm_publisher_open(&h->o, &h->p, &h->err), WARM_NOT_FOUND);

@@ -723,7 +723,7 @@ TEST(a_canceled_restore_leaves_whole_groups_or_none)
 	struct house *h = open_house();
 	struct made_group group = one("a", "1", 0);
 	atomic_bool cancel = true;
-	struct warm_call call = { 0, &cancel };
+	struct warm_call call = { .cancel = &cancel };
 
 	put(h, first, &group, 1);
 	assert_int_equal(warm_restore_run(&h->o, &call, &h->r, &h->err), WARM_CANCELED);

@@ -143,7 +143,7 @@ TEST(a_canceled_scan_says_so)
 {
 	struct scratch s = scratch_open();
 	atomic_bool cancel = true;
-	struct warm_call call = { 0, &cancel };
+	struct warm_call call = { .cancel = &cancel };
 	struct warm_scan r;
 
 	put_text(s.fd, "a", "1");

@@ -241,7 +241,7 @@ TEST(a_canceled_call_says_so)
 	struct scratch s = scratch_open();
 	scope_store struct warm_store *store = open_store(&s);
 	atomic_bool cancel = true;
-	struct warm_call call = { 0, &cancel };
+	struct warm_call call = { .cancel = &cancel };
 	struct warm_buf got = WARM_BUF_INIT;
 	struct warm_error err = { 0 };
 
