@@ -69,8 +69,8 @@ TEST(a_token_is_renewed_before_it_expires)
 {
 	static const struct canned answers[] = {
 		{ .status = 200, .body = "{\"access_token\":\"t1\",\"expires_in\":1}" },
-		{ .status = 503 }, /* the one we have is good for a while */
-		{ .status = 503 },
+		{ .status = 500 }, /* the one we have is good for a while */
+		{ .status = 500 },
 		{ .status = 200, .body = "{\"access_token\":\"t2\",\"expires_in\":3599}" },
 	};
 	scope_server struct http_server *s = CANNED(answers);

@@ -173,9 +173,23 @@ TEST(five_tries_are_made)
 	assert_int_equal(a.refusals, 1);
 }
 
-TEST(a_metadata_server_is_asked_once)
+TEST(a_metadata_server_that_is_busy_is_asked_again)
 {
-	static const struct canned answers[] = { { .status = 503, .headers = AT_ONCE },
+	static const struct canned answers[] = { { .status = 429, .headers = AT_ONCE },
+						 { .status = 503, .headers = AT_ONCE },
+						 { .status = 200 } };
+	scope_server struct http_server *s = CANNED(answers);
+	scope_http struct warm_http *h = open_http((struct warm_http_options){ .local = true });
+	struct ask a = ask_for(s, "/");
+	struct warm_http_run run = run_of(&a);
+
+	assert_int_equal(warm_http_run(h, &run, NULL, NULL, NULL), 0);
+	assert_int_equal(http_server_count(s), 3);
+}
+
+TEST(a_metadata_server_that_fails_is_asked_once)
+{
+	static const struct canned answers[] = { { .status = 500, .headers = AT_ONCE },
 						 { .status = 200 } };
 	scope_server struct http_server *s = CANNED(answers);
 	scope_http struct warm_http *h = open_http((struct warm_http_options){ .local = true });
@@ -1175,7 +1189,8 @@ int main(void)
 		cmocka_unit_test(a_busy_server_is_asked_again),
 		cmocka_unit_test(a_wait_beyond_the_deadline_is_not_begun),
 		cmocka_unit_test(five_tries_are_made),
-		cmocka_unit_test(a_metadata_server_is_asked_once),
+		cmocka_unit_test(a_metadata_server_that_is_busy_is_asked_again),
+		cmocka_unit_test(a_metadata_server_that_fails_is_asked_once),
 		cmocka_unit_test(a_refusal_is_not_tried_again_by_itself),
 		cmocka_unit_test(who_knows_better_now_may_try_again_four_times),
 		cmocka_unit_test(what_is_no_error_to_the_caller_is_returned_with_its_status),

@@ -154,6 +154,31 @@ TEST(the_nearest_list_counts_where_far_is_away)
 	close_house(h);
 }
 
+static int refuse_listed(void *arg, const struct warm_object *o, struct warm_error *err)
+{
+	(void)arg;
+	(void)o;
+	return warm_error_set(err, WARM_LIMIT, "enough");
+}
+
+/* What fails then is one LIST: the pod's own layers are there. */
+TEST(a_far_store_that_has_answered_is_not_away)
+{
+	struct house *h = open_house();
+	struct warm_error err = { 0 };
+
+	put(h, 0, "m/a", "near");
+	put(h, 2, "m/a", "far!");
+	put(h, 2, "n/b", "far");
+	assert_lists(h, "m/a ");
+	/* A directory that can't be listed, in a store that can. */
+	assert_int_equal(shell("rm -r %s/far/n && touch %s/far/n", h->s.path, h->s.path), 0);
+	assert_int_not_equal(warm_store_list(h->tier, "n/", refuse_listed, NULL, NULL, NULL, &err),
+			     0);
+	assert_false(warm_tier_far_is_away(h->tier));
+	close_house(h);
+}
+
 TEST(a_near_object_that_is_too_short_is_damaged_and_read_from_behind)
 {
 	struct house *h = open_house();
@@ -316,6 +341,7 @@ int main(void)
 		cmocka_unit_test(the_nearest_store_that_has_a_name_serves_it),
 		cmocka_unit_test(far_alone_is_listed),
 		cmocka_unit_test(the_nearest_list_counts_where_far_is_away),
+		cmocka_unit_test(a_far_store_that_has_answered_is_not_away),
 		cmocka_unit_test(a_near_object_that_is_too_short_is_damaged_and_read_from_behind),
 		cmocka_unit_test(what_is_distrusted_comes_from_far_from_then_on),
 		cmocka_unit_test(a_near_store_that_fails_is_passed_over_once_and_for_all),
