@@ -507,7 +507,7 @@ TEST(a_page_is_asked_of_no_other_host_and_not_twice)
 	scope_server struct http_server *s = CANNED(answers);
 	scope_store struct warm_store *store = open_oci(s, "/team");
 
-	assert_string_equal(list(store, "m/", NULL), "");
+	assert_non_null(strstr(list(store, "m/", NULL), "next page is not on the registry"));
 	assert_int_equal(http_server_count(s), 1);
 	assert_non_null(strstr(list(store, "m/", NULL), "corrupt: "));
 	assert_int_equal(http_server_count(s), 3);
