@@ -610,9 +610,10 @@ static struct curl_slist *make_headers(const struct attempt *a)
 	for (size_t i = 0; more != NULL && i < a->request->n_headers; i++)
 		more = curl_slist_append(list, a->request->headers[i]);
 	if (more != NULL && run->range_bytes > 0) {
-		snprintf(range, sizeof(range), "Range: bytes=%llu-%llu",
-			 (unsigned long long)(run->range_offset + a->done),
-			 (unsigned long long)(run->range_offset + run->range_bytes - 1));
+		uint64_t first = run->range_offset + a->done;
+		uint64_t last = run->range_offset + run->range_bytes - 1;
+		snprintf(range, sizeof(range), "Range: bytes=%llu-%llu", (unsigned long long)first,
+			 (unsigned long long)last);
 		more = curl_slist_append(list, range);
 	}
 	if (more == NULL) {

@@ -51,9 +51,7 @@ static size_t encode_model(const char *model, size_t n, char *to, size_t room)
 	for (size_t i = 0; i < n; i++) {
 		char c = model[i], text[8];
 		bool inner = i > 0 && i + 1 < n && is_plain(model[i - 1]) && is_plain(model[i + 1]);
-		if (is_plain(c))
-			snprintf(text, sizeof(text), "%c", c);
-		else if (inner && (c == '.' || c == '_'))
+		if (is_plain(c) || (inner && (c == '.' || c == '_')))
 			snprintf(text, sizeof(text), "%c", c);
 		else if (inner && c == '-')
 			snprintf(text, sizeof(text), "--");

@@ -373,7 +373,7 @@ static int file_put(void *state, const char *name, int fd, uint64_t bytes, bool 
 		    const struct warm_call *call, struct warm_error *err)
 {
 	struct file_store *s = state;
-	const char *base = NULL;
+	const char *base = name;
 
 	if (mkdir(s->root, 0777 & ~mask) != 0 && errno != EEXIST)
 		return warm_error_errno(err, errno, "make the store's directory");

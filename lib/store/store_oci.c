@@ -118,7 +118,7 @@ static int prepare(void *arg, struct warm_http_request *r, const struct warm_cal
 	snprintf(base, sizeof(base), "%s://%s", op->s->plain_http ? "http" : "https", op->s->api);
 	if (op->upload_digest != NULL) {
 		int rc = begin_upload(op, &upload, call, err);
-		if (rc != 0)
+		if (rc != 0 || upload == NULL)
 			return rc;
 		warm_http_request_url(r, "%s%cdigest=%s", upload,
 				      strchr(upload, '?') != NULL ? '&' : '?', op->upload_digest);

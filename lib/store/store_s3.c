@@ -682,7 +682,7 @@ static int try_to_end(struct upload *u, struct warm_error *err)
 			 .payload = payload };
 	struct warm_http_run run = run_of(&op);
 	struct answer a = { .code = "" };
-	struct warm_object object;
+	struct warm_object object = { .name = NULL };
 
 	snprintf(query, sizeof(query), "uploadId=%s", u->id);
 	warm_buf_printf(&body, "<CompleteMultipartUpload "
@@ -757,7 +757,7 @@ static int put_parts(struct s3 *s, const char *name, int fd, uint64_t bytes,
 	if (u.etags == NULL)
 		return warm_error_nomem(err, u.n_parts * sizeof(*u.etags));
 	int rc = begin_upload(&u, err);
-	if (rc == 0) {
+	if (rc == 0 && u.id != NULL) {
 		if (strlen(u.id) > 1000)
 			rc = warm_error_set(err, WARM_LIMIT, "an upload's id of %zu bytes",
 					    strlen(u.id));

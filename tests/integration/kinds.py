@@ -55,6 +55,7 @@ _REMOTE = {
     "objects_are_synced": _CALLS,
     "when_the_nth_fsync": _CALLS,
     "a_second_sigterm_stops_at_once": _CALLS,
+    "a_store_that_is_slow_but_moves": _CALLS,
 }
 
 

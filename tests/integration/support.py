@@ -359,6 +359,13 @@ class Context:
                                source] + list(flags))
         return out
 
+    def disk(self, where, rate=None):
+        """Environment of a program for which the directory `where` lies on a bad disk: fsync hangs
+        there, or with `rate` it takes so many bytes a second."""
+        library = self.compile(os.path.join(ROOT, "tests/fault/disk.c"), "libdisk.so")
+        return self.env(preload=library, BAD_DISK=where,
+                        **({"BAD_DISK_RATE": rate} if rate else {}))
+
     def env(self, fault=None, preload=None, **more):
         env = {k: v for k, v in os.environ.items() if not HEEDED.match(k)}
         env.update(self.kind.env if self.kind else {})

@@ -159,6 +159,18 @@ def a_store_that_comes_back_while_it_ends_gets_the_rest(t):
     assert _names(t) == list(tree.files), s.log
 
 
+def a_store_that_is_slow_but_moves_gets_the_rest(t):
+    """A round that ends a sidecar is given up after 10 s in which nothing moves."""
+    s = t.sidecar("--settle=0", "--interval=1h", env=t.disk(t.store, rate=1 << 20))
+    s.wait_for("state=started")
+    time.sleep(0.3)
+    tree = Tree([other_file("large", 12 << 20)])
+    tree.write(t.volume)
+    start = time.monotonic()
+    assert s.stop(40) == 0 and time.monotonic() - start > 11, s.log
+    assert check_store(t.store, tree), s.log
+
+
 def mutable_files_never_cause_a_publish_and_ride_along(t):
     config = best_config("b")
     Tree([config]).write(t.volume)

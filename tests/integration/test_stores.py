@@ -12,8 +12,9 @@ import fakes
 import layer
 import servers
 from fakes import answer, s3_error
-from support import (INVALID, Failures, Tree, bare_env, blob, check_store, check_whole, fails_open,
-                     inductor_file, other_file, round_trip, small_tree, some_tree, wait_until)
+from support import (INVALID, MACHINE, NOT_FOUND, Failures, Skip, Tree, bare_env, blob, check_store,
+                     check_whole, fails_open, inductor_file, need, need_root, other_file,
+                     round_trip, small_tree, some_tree, wait_until)
 
 
 class _Bucket:
@@ -478,6 +479,18 @@ def the_container_endpoint_with_its_token(t):
     fails_open(t, "401", store=g.url, env=env)
 
 
+def a_container_endpoint_that_is_busy_once_is_asked_again(t):
+    g = _Guarded(t)
+    endpoint = fakes.Container(t, g.issuer, _file(t, "pod/token", "token-of-the-pod"))
+    front = fakes.Front(t, endpoint.url)
+    env = bare_env(t, AWS_CONTAINER_CREDENTIALS_FULL_URI=front.url + "/v1",
+                   AWS_CONTAINER_AUTHORIZATION_TOKEN="token-of-the-pod")
+    for status in (429, 503):
+        front.when(answer(status), times=1)
+        r = t.init("--require", store=g.url, env=env)
+        assert r.status == "cold" and r.code == NOT_FOUND, (status, r)
+
+
 def the_container_endpoint_is_this_machine_or_tls(t):
     """As the SDKs have it: a token isn't sent to any host in clear text."""
     g = _Guarded(t)
@@ -561,6 +574,49 @@ def credentials_that_expire_are_renewed_while_a_sidecar_runs(t):
             sts.tokens.discard("jwt1")
     assert s.stop() == 0 and s.count("publish-failed") == 0, s.log
     assert len(sts.requests) >= 3 and len(layer.objects(g.dir)) == 4
+
+
+def _metadata(t, g):
+    """The instance's metadata service behind a front, and the environment that leads there."""
+    front = fakes.Front(t, fakes.Imds(t, g.issuer).url)
+    return front, t.env(HOME=t.dir("home"), AWS_EC2_METADATA_SERVICE_ENDPOINT=front.url)
+
+
+def a_renewal_that_fails_keeps_the_keys_that_are_still_good(t):
+    g = _Guarded(t, seconds=8)
+    metadata, env = _metadata(t, g)
+    s = t.sidecar("--settle=0", "--interval=1s", store=g.url, env=env)
+    s.wait_for("state=started")
+    start = time.monotonic()
+    for i, at in enumerate((0, 4.2, 8.5)):  # renewed at half of their time
+        time.sleep(max(0, start + at - time.monotonic()))
+        metadata.forget()
+        metadata.clear()
+        if at == 4.2:
+            metadata.when(answer(503))
+        Tree([inductor_file("r%d" % i)]).write(t.volume)
+        s.signal(signal.SIGUSR1)
+        s.wait_for("INFO warmcache-sidecar: published", i + 1)
+        assert at == 0 or metadata.requests, "not renewed at all"
+    assert s.stop() == 0 and s.count("publish-failed") == 0, s.log
+
+
+def a_sidecar_that_started_without_the_metadata_service_finds_it_later(t):
+    g = _Guarded(t)
+    metadata, env = _metadata(t, g)
+    metadata.when(answer(503))
+    Tree([inductor_file("a")]).write(t.volume)
+    s = t.sidecar("--settle=0", "--interval=1s", store=g.url, env=env)
+    s.wait_for("publish-failed")
+    assert "no credentials" in s.log, s.log
+    metadata.clear()
+
+    def published():
+        s.signal(signal.SIGUSR1)
+        time.sleep(0.3)
+        return s.count("INFO warmcache-sidecar: published")
+    wait_until("a publish", published, 15)
+    assert s.stop() == 0, s.log
 
 
 def keys_of_a_file_that_change_are_read_again(t):
@@ -655,6 +711,33 @@ def denials_name_the_call_the_key_and_the_right_that_lacks(t):
     s.wait_for("publish-failed")
     assert "s3:PutObject" in s.log and "AccessDenied" in s.log, s.log
     assert s.stop() == 0
+
+
+def a_list_whose_next_page_is_the_same_again_is_an_error_at_once(t):
+    body = ("<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>same"
+            "</NextContinuationToken></ListBucketResult>")
+    circle = fakes.Hooks(t, lambda r: fakes.Reply(200, {}, body))
+    r = fails_open(t, "page", store="s3://caches?anonymous=true&endpoint=" + circle.url,
+                   env=bare_env(t))
+    assert r.status == "error" and r.took < 5 and len(circle.requests) <= 8, r
+
+
+def a_fallback_whose_list_fails_after_it_was_picked_costs_nothing(t):
+    """v2 is picked, damaged as it is, and then v1 is looked at."""
+    b, own = _Bucket(t, front=True), Tree([inductor_file("own")])
+    t.publish(own, version="v3", **b.store)
+    for version in ("v1", "v2"):
+        t.publish(Tree([inductor_file(version)]), version=version, **b.store)
+        time.sleep(0.01)
+    path, = [p for p in layer.objects(b.dir) if "/v2/" in p]
+    with open(path, "r+b") as f:
+        f.seek(-100, os.SEEK_END)
+        f.write(b"x" * 100)
+    b.front.when(s3_error(403, "AccessDenied"), "GET", prefix="team/x/m/v1/%s/" % MACHINE)
+    r = t.init("--require", version="v3", **b.store)
+    assert b.front.seen(prefix="team/x/m/v1/%s/" % MACHINE), b.front.requests
+    assert r.code == 0 and r.status == "warm", r
+    assert check_whole(t.volume, own) == 1
 
 
 def an_error_that_is_no_xml_is_told_all_the_same(t):
@@ -955,6 +1038,79 @@ def a_second_sigterm_ends_a_sidecar_whose_store_hangs_at_once(t):
     s.signal(signal.SIGTERM)
     s.wait(5)
     assert time.monotonic() - start < 2 and layer.objects(b.dir) == []
+
+
+def a_pull_from_a_store_that_stalls_ends_soon_after_sigint(t):
+    b = _Bucket(t, front=True)
+    t.publish(Tree([{"own/large": blob("large", 1 << 20)}]), **b.store)
+    for path, skip in (("/caches", 0), (".tar.zst", 0), (".tar.zst", 1)):  # list, index, frame
+        b.front.clear()
+        b.front.forget()
+        b.front.when(fakes.stall(0.3), "GET", path, skip=skip)
+        p = subprocess.Popen([os.path.join(t.bin, "warmcache"), "pull", "--store", b.url,
+                              "--model", "m", "--version", "v1", t.volume], env=b.env,
+                             stderr=subprocess.PIPE, text=True)
+        t.undo(servers.stop, p)
+        wait_until("requests", lambda: len(b.front.seen("GET", path)) > skip)
+        time.sleep(0.3)
+        start = time.monotonic()
+        p.send_signal(signal.SIGINT)
+        try:
+            _, log = p.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            raise AssertionError("it goes on after SIGINT")
+        assert time.monotonic() - start < 2 and p.returncode not in (0, -signal.SIGINT), log
+
+
+class _SilentDns:
+    """A mount namespace whose nameserver gets questions and never answers: `prefix` enters it."""
+
+    def __init__(self, t):
+        need_root()
+        need("unshare")
+        address = "127.%d.%d.53" % (t.random.randrange(1, 255), os.getpid() % 255)
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        t.undo(self._socket.close)
+        try:
+            self._socket.bind((address, 53))
+        except OSError as e:
+            raise Skip("no nameserver can be bound: %s" % e)
+        conf = _file(t, "resolv.conf", "search a.svc.cluster.local svc.cluster.local\n"
+                     "nameserver %s\noptions ndots:5\n" % address)
+        self.prefix = ["unshare", "-m", "sh", "-c", "mount --make-rprivate / && mount --bind '%s' "
+                       "/etc/resolv.conf && exec \"$@\"" % conf, "sh"]
+        if subprocess.call(self.prefix + ["true"], stderr=subprocess.DEVNULL) != 0:
+            raise Skip("no mount namespace can be had")
+        self.store = {"store": "s3://caches/x?endpoint=http://minio.store.svc:9000",
+                      "env": bare_env(t, AWS_ACCESS_KEY_ID="A" * 20,
+                                      AWS_SECRET_ACCESS_KEY="s" * 40), "prefix": self.prefix}
+
+    def was_asked(self):
+        self._socket.setblocking(False)
+        try:
+            return b"minio" in self._socket.recv(2000)
+        except BlockingIOError:
+            return False
+
+
+def a_nameserver_that_never_answers_holds_no_init_up(t):
+    dns = _SilentDns(t)
+    r = t.init(**dns.store)
+    assert dns.was_asked()
+    assert r.code == 0 and r.status == "error" and r.took < 15, r
+    assert "minio.store.svc" in r.json["reason"] and "resolve" in r.json["reason"].lower(), r
+    r = t.init("--deadline=3s", **dns.store)
+    assert r.code == 0 and r.status == "error" and r.took < 4.5, r
+    assert "hang" not in r.json["reason"], "by the watchdog: %s" % r
+
+
+def a_nameserver_that_never_answers_holds_no_sidecar_up(t):
+    dns = _SilentDns(t)
+    some_tree().write(t.volume)
+    s = t.sidecar("--settle=0", **dns.store)
+    wait_until("a question", dns.was_asked)
+    start = time.monotonic()
+    assert s.stop(20) == 0 and time.monotonic() - start < 13, s.log
 
 
 def few_round_trips(t):

@@ -2,6 +2,7 @@
 """Near and far, by docs/stores.md: a directory on the node before a bucket."""
 
 import os
+import signal
 import time
 
 import fakes
@@ -285,6 +286,48 @@ def near_warms_a_pod_when_far_denies_or_hangs(t):
         if act is not None and r.status == "warm":
             assert check_whole(volume, w.tree) == len(w.tree.groups)
         assert r.status == "warm", (act, r)
+
+
+def a_far_store_that_lists_the_pods_own_key_alone_is_enough(t):
+    """As by a policy that allows no more; near makes no difference."""
+    w = _Tiers(t)
+    w.front.when(fakes.s3_error(403, "AccessDenied"), "GET", prefix="team/m/")
+    w.init(store=w.far)
+    w.init()
+    assert len(w.front.seen("GET", prefix="team/m/")) == 2, w.front.requests
+    w.fill()
+    w.init()
+
+
+def a_far_store_whose_list_of_the_model_hangs_gives_its_own_layers_in_time(t):
+    w = _Tiers(t)
+    w.front.when(fakes.hang(w.front), "GET", prefix="team/m/")
+    r, _ = w.init("--deadline=6s")
+    assert w.front.seen("GET", prefix="team/m/") and r.took < 7, r
+
+
+def a_near_store_that_stalls_is_passed_over_in_time(t):
+    w = _Tiers(t)
+    for near in ("%s", "s3://caches?anonymous=true&endpoint=%s"):
+        silent = fakes.Hooks(t)
+        silent.reply = lambda r: silent.ended.wait() and None
+        r, _ = w.init("--deadline=6s", store=[near % silent.url, w.far])
+        assert silent.requests and r.took < 4.5 and "WARN" in r.err, (near, r)
+
+
+def a_near_directory_whose_disk_hangs_holds_no_publish_and_no_end_up(t):
+    near, tree = t.dir("near"), Tree([other_file("a")])
+    tree.write(t.volume)
+    s = t.sidecar("--settle=0", "--interval=1s", "--near-after=100ms", store=[near, t.store],
+                  env=t.disk(near))
+    s.wait_for("fsync hangs")
+    tree = tree + Tree([other_file("b")])
+    Tree(tree.groups[1:]).write(t.volume)
+    start = time.monotonic()
+    s.signal(signal.SIGTERM)
+    wait_until("the rest to be far", lambda: len(layer.objects(t.store)) == 2, 5)
+    assert s.wait(20) == 0 and time.monotonic() - start < 13, s.log
+    assert sorted(check_store(t.store, tree)) == sorted(tree.files), s.log
 
 
 def nothing_is_deleted_in_near_while_far_cannot_be_reached(t):

@@ -254,6 +254,41 @@ def tags_come_in_pages(t):
     assert len(front.seen("GET", "/tags/list")) >= 3
 
 
+def tags_that_come_in_full_pages_without_a_link_are_all_seen(t):
+    r, tree = servers.Registry(t), some_tree()
+    front = fakes.Front(t, r.endpoint)
+    t.publish(tree, store=r.url("c"), env=bare_env(t))
+
+    def full(q, forward):
+        """A page is as long as was asked for, and what lacks comes with last=."""
+        tags = ["0-%05d" % i for i in range(2 * int(q.query["n"]))] + r.tags("c/m")
+        start = tags.index(q.query["last"]) + 1 if "last" in q.query else 0
+        page = tags[start:start + int(q.query["n"])]
+        return fakes.Reply(200, {}, json.dumps({"name": "c/m", "tags": page}))
+    front.when(full, "GET", "/v2/c/m/tags/list")
+    got = t.init("--fallback=none", store="oci://%s/c" % front.host, env=bare_env(t))
+    assert got.status == "warm" and check_whole(t.volume, tree) == len(tree.groups), got
+    assert len(front.seen("GET", "/tags/list")) == 3
+
+
+def a_list_or_manifest_that_is_cut_short_is_an_error_and_no_cold_start(t):
+    r = servers.Registry(t)
+    front = fakes.Front(t, r.endpoint)
+    t.publish(some_tree(), store=r.url("c"), env=bare_env(t))
+    page = json.dumps({"name": "c/m", "tags": []})
+    next_page = "/v2/c/m/tags/list?n=1000&last=a>; rel=\"next\""
+    login = fakes.answer(200, {"Content-Type": "text/html"}, "<html>Log in, please</html>")
+    for path, act in (
+            ("/tags/list", fakes.answer(200, {"Link": "<https://%s" % front.host + next_page},
+                                        page)),
+            ("/tags/list", fakes.answer(200, {"Link": "<http://127.0.0.1:9" + next_page}, page)),
+            ("/tags/list", login), ("/manifests/", login)):
+        front.clear()
+        front.when(act, "GET", path)
+        got = fails_open(t, store="oci://%s/c" % front.host, env=bare_env(t))
+        assert got.status == "error", (path, got)
+
+
 def tags_of_others_in_the_repository_are_passed_over(t):
     r, tree = servers.Registry(t), some_tree()
     t.publish(tree, store=r.url("c"), env=bare_env(t))
@@ -301,25 +336,88 @@ def a_blob_that_is_gone_is_an_error_and_leaves_the_volume_usable(t):
     assert got.code == 0 and got.status in ("error", "cold") and got.json["reason"], got
 
 
-def blobs_that_lie_on_another_host_are_fetched_without_the_login(t):
-    r, tree = servers.Registry(t, "htpasswd"), some_tree()
-    env = bare_env(t, DOCKER_CONFIG=_login_dir(t, r))
-    t.publish(tree, store=r.url("c"), env=env)
-    front = fakes.Front(t, r.endpoint)
-    _login_dir(t, r, host=front.host)
-
+def _blobs(r):
+    """What another host answers on which a registry's blobs lie."""
     def serve(q):
         data = r.blob("c/m", q.path.rsplit("/", 1)[1])
         start, end = q.headers["range"].split("=")[1].split("-")
         part = data[int(start):int(end) + 1]
         return fakes.Reply(206, {"Content-Range": "bytes %s-%d/%d" % (
             start, int(start) + len(part) - 1, len(data))}, part)
-    elsewhere = fakes.Hooks(t, serve)
+    return serve
+
+
+def blobs_that_lie_on_another_host_are_fetched_without_the_login(t):
+    r, tree = servers.Registry(t, "htpasswd"), some_tree()
+    env = bare_env(t, DOCKER_CONFIG=_login_dir(t, r))
+    t.publish(tree, store=r.url("c"), env=env)
+    front = fakes.Front(t, r.endpoint)
+    _login_dir(t, r, host=front.host)
+    elsewhere = fakes.Hooks(t, _blobs(r))
     front.when(fakes.redirect(elsewhere.url), "GET", "/blobs/sha256")
     got = t.init(store="oci://%s/c" % front.host, env=env)
     assert got.status == "warm" and check_whole(t.volume, tree) == len(tree.groups), got
     assert elsewhere.requests
     assert not [q for q in elsewhere.requests if "authorization" in q.headers]
+
+
+def another_host_that_asks_for_the_login_does_not_get_it(t):
+    asks = {}
+    elsewhere = fakes.Hooks(t, lambda q: fakes.Reply(200, {}, '{"token": "of-no-use"}')
+                            if "/token" in q.path else fakes.Reply(401, asks))
+    for auth in ("htpasswd", "token"):
+        r = servers.Registry(t, auth)
+        front = fakes.Front(t, r.endpoint)
+        store = {"store": "oci://%s/c" % front.host,
+                 "env": bare_env(t, DOCKER_CONFIG=_login_dir(t, r, host=front.host))}
+        t.publish(some_tree(), **store)
+        front.when(fakes.redirect(elsewhere.url), "GET", "/blobs/sha256")
+        for challenge in ('Basic realm="%s/token"', 'Bearer realm="%s/token",service="s"'):
+            asks["WWW-Authenticate"] = challenge % elsewhere.url
+            elsewhere.forget()
+            fails_open(t, "401", "blob", **store)
+            assert elsewhere.requests and not elsewhere.seen(path="/token"), elsewhere.requests
+            assert not [q for q in elsewhere.requests if "authorization" in q.headers], challenge
+
+
+def a_signed_url_that_has_expired_is_asked_for_anew(t):
+    r, tree = servers.Registry(t), some_tree()
+    t.publish(tree, store=r.url("c"), env=bare_env(t))
+    front = fakes.Front(t, r.endpoint)
+    serve, refused = _blobs(r), []
+
+    def once(q):
+        if not refused:
+            refused.append(q)
+            return fakes.Reply(403, {}, "<Error><Code>AccessDenied</Code>"
+                               "<Message>Request has expired</Message></Error>")
+        return serve(q)
+    elsewhere = fakes.Hooks(t, once)
+    front.when(fakes.redirect(elsewhere.url), "GET", "/blobs/sha256")
+    got = t.init(store="oci://%s/c" % front.host, env=bare_env(t))
+    assert got.status == "warm" and check_whole(t.volume, tree) == len(tree.groups), got
+    path, first = refused[0].path, refused[0].headers["range"]
+    again = [q for q in front.seen("GET", path) if q.headers.get("range") == first]
+    assert len(again) == 2, front.requests
+
+
+def an_uploads_location_without_tls_is_refused_and_gets_nothing(t):
+    r = servers.Registry(t)
+    front = fakes.Front(t, r.endpoint, tls=servers.Authority(t))
+    clear = fakes.Front(t, r.endpoint)
+
+    def strip(q, forward):
+        reply = forward()
+        reply.headers = [(k, "%s/%s" % (clear.url, v.split("/", 3)[3])
+                          if k.lower() == "location" else v) for k, v in reply.headers]
+        return reply
+    front.when(strip, "POST", "/uploads")
+    some_tree().write(t.volume)
+    s = t.sidecar("--settle=0", env=bare_env(t), store="oci://%s/c?plain-http=false&ca=%s" % (
+        front.host, t.path("ca", "ca.pem")))
+    s.wait_for("publish-failed")
+    assert s.stop() == 0 and "Location without TLS" in s.log, s.log
+    assert not clear.requests and r.layers() == {}, clear.requests
 
 
 def a_registry_that_fails_for_a_while_is_tried_again(t):
