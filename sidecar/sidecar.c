@@ -607,7 +607,8 @@ static int run(struct sidecar *s)
 				start_round(s, WARM_PUBLISH_FINAL);
 			continue;
 		}
-		if (s->next_near_ms != 0 && !s->filling && warm_clock_ms() >= s->next_near_ms)
+		if (s->next_near_ms != 0 && !s->filling && !s->ending &&
+		    warm_clock_ms() >= s->next_near_ms)
 			start_fill(s);
 		if (s->working)
 			continue;

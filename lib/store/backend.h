@@ -21,6 +21,7 @@ struct warm_backend {
 	int (*get)(void *state, const char *name, uint64_t offset, uint64_t bytes,
 		   warm_sink_fn sink, void *arg, const struct warm_call *call,
 		   struct warm_error *err);
+	/* put and delete: NULL where a store is only read */
 	int (*put)(void *state, const char *name, int fd, uint64_t bytes, bool replace,
 		   const struct warm_call *call, struct warm_error *err);
 	int (*delete)(void *state, const char *name, const struct warm_call *call,

@@ -180,6 +180,11 @@ int warm_store_get(struct warm_store *store, const char *name, uint64_t offset, 
 	return with_context(store, "read", name, rc, err);
 }
 
+static int read_only(struct warm_error *err)
+{
+	return warm_error_set(err, WARM_UNSUPPORTED, "only read: publish to the store behind it");
+}
+
 static int put(struct warm_store *store, const char *name, int fd, uint64_t bytes, bool replace,
 	       const struct warm_call *call, struct warm_error *err)
 {
@@ -187,7 +192,9 @@ static int put(struct warm_store *store, const char *name, int fd, uint64_t byte
 
 	if (rc != 0)
 		return rc;
-	rc = store->backend->put(store->state, name, fd, bytes, replace, call, err);
+	rc = store->backend->put == NULL
+		     ? read_only(err)
+		     : store->backend->put(store->state, name, fd, bytes, replace, call, err);
 	return with_context(store, "write", name, rc, err);
 }
 
@@ -210,7 +217,9 @@ int warm_store_delete(struct warm_store *store, const char *name, const struct w
 
 	if (rc != 0)
 		return rc;
-	rc = store->backend->delete (store->state, name, call, err);
+	rc = store->backend->delete == NULL
+		     ? read_only(err)
+		     : store->backend->delete (store->state, name, call, err);
 	return with_context(store, "delete", name, rc, err);
 }
 

@@ -256,36 +256,9 @@ static int web_list(void *state, const char *prefix, warm_list_fn fn, void *arg,
 	return rc;
 }
 
-static int read_only(struct warm_error *err)
-{
-	return warm_error_set(err, WARM_UNSUPPORTED,
-			      "a web server is only read: publish to the store behind it");
-}
-
-static int web_put(void *state, const char *name, int fd, uint64_t bytes, bool replace,
-		   const struct warm_call *call, struct warm_error *err)
-{
-	(void)state;
-	(void)name;
-	(void)fd;
-	(void)bytes;
-	(void)replace;
-	(void)call;
-	return read_only(err);
-}
-
-static int web_delete(void *state, const char *name, const struct warm_call *call,
-		      struct warm_error *err)
-{
-	(void)state;
-	(void)name;
-	(void)call;
-	return read_only(err);
-}
-
 #define CALLS                                                                               \
 	.connections = web_connections, .remote = true, .free = web_free, .list = web_list, \
-	.head = web_head, .get = web_get, .put = web_put, .delete = web_delete
+	.head = web_head, .get = web_get
 
 const struct warm_backend warm_backend_http = { .scheme = "http", .open = http_open, CALLS };
 const struct warm_backend warm_backend_https = { .scheme = "https", .open = https_open, CALLS };

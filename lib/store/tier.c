@@ -10,7 +10,8 @@
 
 enum {
 	FAR_LIST_MS = 10 * 1000, /* or half of the time that is left: then near's turn */
-	NEAR_MS = 5 * 1000, /* for a range, or half of what is left: then the next store's turn */
+	NEAR_MS = 5 *
+		  1000, /* without a byte, or half of what is left: then the next store's turn */
 	MAX_STORES = 16,
 };
 
@@ -141,6 +142,8 @@ struct counted {
 	void *arg;
 	uint64_t given;
 	bool failed;
+	struct warm_call *call; /* near's, the wait for it begins anew with each piece */
+	int64_t patience_ms;
 };
 
 static int count(void *arg, const void *data, size_t bytes, struct warm_error *err)
@@ -150,6 +153,7 @@ static int count(void *arg, const void *data, size_t bytes, struct warm_error *e
 
 	c->failed = rc != 0;
 	c->given += rc == 0 ? bytes : 0;
+	c->call->deadline_ms = warm_clock_ms() + c->patience_ms;
 	return rc;
 }
 
@@ -158,16 +162,17 @@ static int tier_get(void *state, const char *name, uint64_t offset, uint64_t byt
 		    struct warm_error *err)
 {
 	struct tier *t = state;
-	struct counted c = { sink, arg, 0, false };
+	struct counted c = { .sink = sink, .arg = arg };
 	struct warm_error near_err = { 0 };
 
 	/* What one store has given the next one doesn't give again. */
 	for (size_t i = first_store(t, name); i + 1 < t->n; i++) {
 		if (atomic_load(&t->sick[i]))
 			continue;
-		int64_t left = warm_call_left_ms(call, 2 * NEAR_MS) / 2;
-		struct warm_call near_call = { .deadline_ms = warm_clock_ms() + left + 1,
+		c.patience_ms = warm_call_left_ms(call, 2 * NEAR_MS) / 2 + 1;
+		struct warm_call near_call = { .deadline_ms = warm_clock_ms() + c.patience_ms,
 					       .outer = call };
+		c.call = &near_call;
 		int rc = warm_store_get(t->stores[i], name, offset + c.given, bytes - c.given,
 					count, &c, &near_call, &near_err);
 		if (rc == WARM_CANCELED && !c.failed && warm_call_check(call, NULL) == 0)
@@ -305,35 +310,12 @@ static int tier_list(void *state, const char *prefix, warm_list_fn fn, void *arg
 	return list_near(t, prefix, &l, call, &far_err, err);
 }
 
-static int tier_put(void *state, const char *name, int fd, uint64_t bytes, bool replace,
-		    const struct warm_call *call, struct warm_error *err)
-{
-	(void)state;
-	(void)name;
-	(void)fd;
-	(void)bytes;
-	(void)replace;
-	(void)call;
-	return warm_error_set(err, WARM_UNSUPPORTED, "tiers are only read");
-}
-
-static int tier_delete(void *state, const char *name, const struct warm_call *call,
-		       struct warm_error *err)
-{
-	(void)state;
-	(void)name;
-	(void)call;
-	return warm_error_set(err, WARM_UNSUPPORTED, "tiers are only read");
-}
-
 /* Without a scheme: the stores below have put their names into errors. */
 static const struct warm_backend backend = {
 	.free = tier_free,
 	.list = tier_list,
 	.head = tier_head,
 	.get = tier_get,
-	.put = tier_put,
-	.delete = tier_delete,
 	.distrust = tier_distrust,
 };
 

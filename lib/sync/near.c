@@ -465,7 +465,10 @@ int warm_near_fill(const struct warm_near_options *options, const struct warm_ca
 	struct fill f = { .o = options, .call = call, .report = ret_report };
 	scope_free struct wishes *w = calloc(1, sizeof(*w));
 	scope_close int volume_fd = open(options->volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct warm_error own = { 0 };
 
+	if (err == NULL)
+		err = &own;
 	*ret_report = (struct warm_near_report){ 0 };
 	if (volume_fd < 0)
 		return warm_error_errno(err, errno, "volume %s", options->volume);

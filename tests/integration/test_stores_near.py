@@ -302,8 +302,8 @@ def a_far_store_that_lists_the_pods_own_key_alone_is_enough(t):
 def a_far_store_whose_list_of_the_model_hangs_gives_its_own_layers_in_time(t):
     w = _Tiers(t)
     w.front.when(fakes.hang(w.front), "GET", prefix="team/m/")
-    r, _ = w.init("--deadline=6s")
-    assert w.front.seen("GET", prefix="team/m/") and r.took < 7, r
+    r, _ = w.init("--deadline=3s")
+    assert w.front.seen("GET", prefix="team/m/") and r.took < 4, r
 
 
 def a_near_store_that_stalls_is_passed_over_in_time(t):
@@ -311,8 +311,8 @@ def a_near_store_that_stalls_is_passed_over_in_time(t):
     for near in ("%s", "s3://caches?anonymous=true&endpoint=%s"):
         silent = fakes.Hooks(t)
         silent.reply = lambda r: silent.ended.wait() and None
-        r, _ = w.init("--deadline=6s", store=[near % silent.url, w.far])
-        assert silent.requests and r.took < 4.5 and "WARN" in r.err, (near, r)
+        r, _ = w.init("--deadline=4s", store=[near % silent.url, w.far])
+        assert silent.requests and r.took < 3.5 and "WARN" in r.err, (near, r)
 
 
 def a_near_directory_whose_disk_hangs_holds_no_publish_and_no_end_up(t):
