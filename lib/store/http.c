@@ -687,8 +687,15 @@ static int explain(CURLcode code, CURL *easy, const struct attempt *a, const cha
 		return warm_error_set(err, WARM_TRANSIENT, "can't connect to %s: %.100s", host,
 				      detail);
 	case CURLE_OPERATION_TIMEDOUT: {
-		curl_off_t connected_us = 0;
+		curl_off_t resolved_us = 0, connected_us = 0;
+		curl_easy_getinfo(easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved_us);
 		curl_easy_getinfo(easy, CURLINFO_CONNECT_TIME_T, &connected_us);
+		if (connected_us == 0 && connects == 0 && resolved_us == 0)
+			return warm_error_set(
+				err, WARM_TRANSIENT,
+				"can't resolve %s within %d ms: does DNS answer in this "
+				"network?",
+				host, CONNECT_MS);
 		if (connected_us == 0 && connects == 0)
 			return warm_error_set(
 				err, WARM_TRANSIENT,

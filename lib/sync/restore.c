@@ -15,7 +15,10 @@
 
 #define STAGE WARM_DIR "/stage"
 
-enum { FALLBACK_LOOKS = 8 }; /* versions whose marks are read, newest first */
+enum {
+	FALLBACK_LOOKS = 8,	 /* versions whose marks are read, newest first */
+	FALLBACK_MS = 10 * 1000, /* the most that the search for one may take */
+};
 
 const char *warm_restore_status_name(enum warm_restore_status status)
 {
@@ -366,11 +369,21 @@ static int choose(struct restore *r, struct warm_error *err)
 	keep_usable(r, &r->own_state, self_keyed_only);
 	if (!r->result->complete && r->o->fallback != WARM_FALLBACK_NONE &&
 	    r->o->key.version[0] != '\0') {
+		/* It may take half of the time: what is the pod's own comes first. */
 		int64_t start = warm_clock_ms();
+		const struct warm_call *outer = r->call;
+		struct warm_call half = { .outer = outer };
+		half.deadline_ms = start + warm_call_left_ms(outer, 2 * FALLBACK_MS) / 2 + 1;
+		r->call = &half;
 		rc = find_fallback(r, &other, &found, err);
 		r->result->list_ms += warm_clock_ms() - start;
 		if (rc == 0 && found)
 			rc = load_catalog(r, &r->other, &other, &r->other_state, err);
+		r->call = outer;
+		if (rc == WARM_CANCELED && warm_call_check(outer, NULL) == 0)
+			rc = warm_error_set(err, WARM_TRANSIENT,
+					    "%s is too slow to look for another version",
+					    warm_store_url(r->o->store));
 		if (rc == WARM_CANCELED || rc == WARM_NO_MEMORY)
 			return rc;
 		if (rc != 0) {

@@ -6,6 +6,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +38,7 @@ static long rate(void)
 
 EXPORT int fsync(int fd)
 {
-	int (*next)(int) = (int (*)(int))dlsym(RTLD_NEXT, "fsync");
+	__typeof__(&fsync) next = (__typeof__(&fsync))(uintptr_t)dlsym(RTLD_NEXT, "fsync");
 
 	if (rate() == 0 && is_there(fd)) {
 		fprintf(stderr, "fsync hangs\n");
@@ -49,8 +50,7 @@ EXPORT int fsync(int fd)
 
 EXPORT ssize_t pwrite(int fd, const void *data, size_t bytes, off_t offset)
 {
-	ssize_t (*next)(int, const void *, size_t, off_t) =
-		(ssize_t(*)(int, const void *, size_t, off_t))dlsym(RTLD_NEXT, "pwrite");
+	__typeof__(&pwrite) next = (__typeof__(&pwrite))(uintptr_t)dlsym(RTLD_NEXT, "pwrite");
 
 	if (rate() > 0 && is_there(fd)) {
 		long long ns = (long long)bytes * 1000000000 / rate();
