@@ -418,6 +418,7 @@ static int read_list(struct oci *s, const char *repository, const char *first, c
 {
 	scope_free char *page = strdup(first);
 	struct texts seen = { 0 };
+	bool guessed = false; /* this page was not named by the one before */
 	int rc = page != NULL ? 0 : warm_error_nomem(err, strlen(first));
 
 	while (rc == 0 && page != NULL) {
@@ -448,10 +449,17 @@ static int read_list(struct oci *s, const char *repository, const char *first, c
 			if (rc == 0 && json_is_string(text))
 				rc = add_text(texts, json_string_value(text), err);
 		json_decref(o);
+		/* A registry that doesn't page has sent all once more. */
+		if (rc == 0 && guessed && texts->n > before &&
+		    strcmp(texts->items[before], texts->items[0]) == 0) {
+			while (texts->n > before)
+				free(texts->items[--texts->n]);
+			break;
+		}
 		char *more = NULL;
 		if (rc == 0)
 			rc = next_page(s, &response, &more, err);
-		bool guessed = rc == 0 && more == NULL && texts->n - before == PAGE;
+		guessed = rc == 0 && more == NULL && texts->n - before == PAGE;
 		if (guessed)
 			more = page_after(first, texts);
 		/* A server that sends its pages in a circle. */

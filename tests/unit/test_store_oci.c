@@ -515,6 +515,32 @@ TEST(a_page_is_asked_of_no_other_host_and_not_twice)
 	assert_non_null(strstr(list(store, "m/", NULL), "something else came"));
 }
 
+/* A thousand tags without a Link may be a page, or all there is. */
+TEST(a_registry_that_sends_all_its_tags_again_has_sent_them_once)
+{
+	static char tags[32768];
+	char repository[WARM_OCI_REPOSITORY_BYTES], tag[WARM_OCI_TAG_BYTES];
+	size_t used = 0;
+
+	assert_int_equal(warm_oci_name("team", "m/v/p/good", repository, tag, NULL), 0);
+	used += (size_t)snprintf(tags, sizeof(tags), "{\"tags\":[\"%s\"", tag);
+	for (int i = 1; i < 1000; i++)
+		used += (size_t)snprintf(tags + used, sizeof(tags) - used, ",\"foreign-%03d\"", i);
+	snprintf(tags + used, sizeof(tags) - used, "]}");
+	const struct canned answers[] = {
+		{ .status = 200, .body = tags },
+		{ .status = 200, .body = tags },
+		{ .status = 200,
+		  .body = "{\"layers\":[{\"digest\":\"" EMPTY_DIGEST "\",\"size\":5}],"
+			  "\"annotations\":{\"dev.warmcache.name\":\"m/v/p/good\"}}" },
+	};
+	scope_server struct http_server *s = CANNED(answers);
+	scope_store struct warm_store *store = open_oci(s, "/team");
+
+	assert_string_equal(list(store, "m/", NULL), "m/v/p/good 5 -1\n");
+	assert_int_equal(http_server_count(s), 3);
+}
+
 /* Or lack of memory would look like a tag of somebody else. */
 TEST(a_manifest_that_is_no_json_is_no_tag_of_others)
 {
@@ -759,6 +785,7 @@ int main(void)
 		cmocka_unit_test(a_registry_has_no_heads),
 		cmocka_unit_test(tags_of_others_are_passed_over),
 		cmocka_unit_test(a_manifest_that_is_no_json_is_no_tag_of_others),
+		cmocka_unit_test(a_registry_that_sends_all_its_tags_again_has_sent_them_once),
 		cmocka_unit_test(a_list_has_pages),
 		cmocka_unit_test(a_page_is_asked_of_no_other_host_and_not_twice),
 		cmocka_unit_test(a_model_that_nobody_has_pushed_is_cold),
