@@ -702,6 +702,9 @@ static int look(struct warm_aws *aws, struct found *f, const struct warm_call *c
 		rc = from_container(aws, f, &found, call, err);
 	if (rc == 0 && !found)
 		rc = from_instance(aws, f, &found, call, err);
+	/* A secret may be mounted later. */
+	if (rc == 0 && !found && f->again_ms == 0)
+		f->again_ms = FILES_MS;
 	return rc;
 }
 

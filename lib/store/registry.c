@@ -311,7 +311,8 @@ static int run_helper(const char *name, const char *host, char ret_out[HELPER_BY
 	if (failed != 0)
 		return warm_error_set(err, WARM_DENIED, "%s: %s", program, strerror(failed));
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-		ret_out[strcspn(ret_out, "\n")] = '\0';
+		/* Its words, unless they look like what it is asked for. */
+		ret_out[strchr(ret_out, '{') != NULL ? 0 : strcspn(ret_out, "\n")] = '\0';
 		return warm_error_set(err, WARM_DENIED, "%s has failed: %.100s", program, ret_out);
 	}
 	return 0;
