@@ -354,20 +354,25 @@ static int ask(struct warm_http *http, struct simple *s, const char *body,
 	return rc;
 }
 
-/* 2026-11-24T10:00:00Z, also with a fraction. -1 for anything else. */
-static int64_t parse_time(const char *text)
+int64_t warm_aws_parse_time(const char *text)
 {
 	struct tm tm = { 0 };
+	const char *rest = text == NULL ? NULL : strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
 
-	if (text == NULL || strptime(text, "%Y-%m-%dT%H:%M:%S", &tm) == NULL)
+	if (rest == NULL)
 		return -1;
-	return (int64_t)timegm(&tm) * 1000;
+	int64_t ms = (int64_t)timegm(&tm) * 1000;
+	if (rest[0] == '.')
+		for (int i = 1, unit = 100; i <= 3 && rest[i] >= '0' && rest[i] <= '9';
+		     i++, unit /= 10)
+			ms += (rest[i] - '0') * unit;
+	return ms;
 }
 
 /* Our clock may be wrong: theirs says how long they last. */
 static void take_expiry(struct found *f, const char *text, const struct warm_http_response *r)
 {
-	int64_t at_ms = parse_time(text), now_ms = warm_http_date(r);
+	int64_t at_ms = warm_aws_parse_time(text), now_ms = warm_http_date(r);
 
 	if (at_ms < 0)
 		return;

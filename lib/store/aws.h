@@ -50,6 +50,9 @@ const char *warm_aws_region(struct warm_aws *aws);
 /* A setting of the profile ("endpoint_url"), or NULL. Lives as long as `aws`. */
 const char *warm_aws_setting(struct warm_aws *aws, const char *name);
 
+/* "2026-11-24T10:00:00Z", also with a fraction, in ms since 1970; -1 for anything else and NULL. */
+int64_t warm_aws_parse_time(const char *text);
+
 /* Sign a request for `service`: appends Host, X-Amz-Date, the token and Authorization to its
  * headers. All of its headers so far are signed, `payload` is as in sigv4.h and also sent as
  * x-amz-content-sha256 for S3. Without credentials nothing but that header is added.

@@ -176,6 +176,18 @@ int warm_http_open(const struct warm_http_options *options, struct warm_http **r
 	return 0;
 }
 
+int warm_http_open_url(const struct warm_url *url, const char *const *ca_env,
+		       struct warm_http **ret_http, struct warm_error *err)
+{
+	struct warm_http_options o = { .ca_file = warm_url_param(url, "ca", ca_env) };
+	uint64_t connections = 0;
+	int rc = warm_url_number(url, "connections", WARM_HTTP_CONNECTIONS_USUAL, 1,
+				 WARM_HTTP_CONNECTIONS, &connections, err);
+
+	o.connections = (unsigned)connections;
+	return rc != 0 ? rc : warm_http_open(&o, ret_http, err);
+}
+
 void warm_http_free(struct warm_http *h)
 {
 	if (h == NULL)

@@ -26,6 +26,7 @@
 #include "lib/base/buf.h"
 #include "lib/base/clock.h"
 #include "lib/base/error.h"
+#include "lib/store/url.h"
 
 struct warm_http;
 
@@ -42,6 +43,11 @@ struct warm_http_options {
 int warm_http_open(const struct warm_http_options *options, struct warm_http **ret_http,
 		   struct warm_error *err) WARM_CHECKED;
 void warm_http_free(struct warm_http *http);
+
+/* The same by a store's URL: its parameters `ca`, else a variable of `ca_env` (warm_url_param()), and
+ * `connections`. Borrows from the URL. */
+int warm_http_open_url(const struct warm_url *url, const char *const *ca_env,
+		       struct warm_http **ret_http, struct warm_error *err) WARM_CHECKED;
 
 typedef int (*warm_http_sink_fn)(void *arg, const void *data, size_t bytes, struct warm_error *err);
 

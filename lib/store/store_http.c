@@ -43,21 +43,15 @@ static int web_open(const char *scheme, const char *rest, void **ret_state, stru
 {
 	static const char *const known[] = { "bearer-file", "ca", "connections", NULL };
 	struct web *w = calloc(1, sizeof(*w));
-	uint64_t connections = 0;
 
 	if (w == NULL)
 		return warm_error_nomem(err, sizeof(*w));
 	w->scheme = scheme;
 	int rc = warm_url_parse(rest, known, &w->url, err);
 	if (rc == 0)
-		rc = warm_url_number(&w->url, "connections", WARM_HTTP_CONNECTIONS_USUAL, 1,
-				     WARM_HTTP_CONNECTIONS, &connections, err);
-	struct warm_http_options o = { .connections = (unsigned)connections };
-	if (rc == 0) {
-		o.ca_file = warm_url_param(&w->url, "ca", NULL);
+		rc = warm_http_open_url(&w->url, NULL, &w->http, err);
+	if (rc == 0)
 		w->bearer_file = warm_url_param(&w->url, "bearer-file", NULL);
-		rc = warm_http_open(&o, &w->http, err);
-	}
 	if (rc != 0) {
 		web_free(w);
 		return rc;

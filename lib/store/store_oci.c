@@ -850,7 +850,6 @@ static int open_registry(struct oci *s, const char *rest, struct warm_error *err
 	static const char *const known[] = { "login", "auth-file",   "plain-http",
 					     "ca",    "connections", NULL };
 	struct warm_registry_options o = { .host = NULL };
-	uint64_t connections = 0;
 	int rc = warm_url_parse(rest, known, &s->url, err);
 
 	if (rc == 0)
@@ -858,9 +857,6 @@ static int open_registry(struct oci *s, const char *rest, struct warm_error *err
 	if (rc == 0)
 		rc = warm_url_flag(&s->url, "plain-http", is_this_machine(s->url.host),
 				   &s->plain_http, err);
-	if (rc == 0)
-		rc = warm_url_number(&s->url, "connections", WARM_HTTP_CONNECTIONS_USUAL, 1,
-				     WARM_HTTP_CONNECTIONS, &connections, err);
 	if (rc == 0)
 		rc = warm_oci_check_base(s->url.prefix, err);
 	if (rc != 0)
@@ -870,14 +866,12 @@ static int open_registry(struct oci *s, const char *rest, struct warm_error *err
 	bool hub = strcmp(s->url.host, "docker.io") == 0 ||
 		   strcmp(s->url.host, "index.docker.io") == 0;
 	snprintf(s->api, sizeof(s->api), "%s", hub ? "registry-1.docker.io" : s->url.host);
-	struct warm_http_options http = { .ca_file = warm_url_param(&s->url, "ca", NULL),
-					  .connections = (unsigned)connections };
-	rc = warm_http_open(&http, &s->http, err);
+	rc = warm_http_open_url(&s->url, NULL, &s->http, err);
 	if (rc != 0)
 		return rc;
 	o.host = s->url.host;
 	o.auth_file = warm_url_param(&s->url, "auth-file", NULL);
-	o.ca_file = http.ca_file;
+	o.ca_file = warm_url_param(&s->url, "ca", NULL);
 	o.plain_http = s->plain_http;
 	return warm_registry_open(&o, &s->registry, err);
 }

@@ -8,7 +8,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "lib/base/parallel.h"
 #include "lib/store/aws.h"
@@ -348,21 +347,6 @@ struct page {
 				* come last */
 };
 
-static int64_t parse_time(const char *text)
-{
-	struct tm tm = { 0 };
-	const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
-
-	if (rest == NULL)
-		return -1;
-	int64_t ms = (int64_t)timegm(&tm) * 1000;
-	if (rest[0] == '.')
-		for (int i = 1, unit = 100; i <= 3 && rest[i] >= '0' && rest[i] <= '9';
-		     i++, unit /= 10)
-			ms += (rest[i] - '0') * unit;
-	return ms;
-}
-
 static int take_listed(void *arg, const char *path, const char *text, struct warm_error *err)
 {
 	struct page *p = arg;
@@ -375,7 +359,7 @@ static int take_listed(void *arg, const char *path, const char *text, struct war
 	} else if (strcmp(path, "ListBucketResult/Contents/Size") == 0) {
 		p->bytes = strtoull(text, NULL, 10);
 	} else if (strcmp(path, "ListBucketResult/Contents/LastModified") == 0) {
-		p->modified_ms = parse_time(text);
+		p->modified_ms = warm_aws_parse_time(text);
 	} else if (strcmp(path, "ListBucketResult/Contents") == 0) {
 		if (p->key == NULL)
 			return warm_error_set(err, WARM_CORRUPT, "LIST: an object without a key");
@@ -835,17 +819,6 @@ static int one_of(const struct warm_url *url, const char *name, const char *a, c
 	return 0;
 }
 
-static int open_http(struct s3 *s, const char *const *ca_env, struct warm_error *err)
-{
-	struct warm_http_options o = { .ca_file = warm_url_param(&s->url, "ca", ca_env) };
-	uint64_t connections = 0;
-	int rc = warm_url_number(&s->url, "connections", WARM_HTTP_CONNECTIONS_USUAL, 1,
-				 WARM_HTTP_CONNECTIONS, &connections, err);
-
-	o.connections = (unsigned)connections;
-	return rc != 0 ? rc : warm_http_open(&o, &s->http, err);
-}
-
 static int open_common(struct s3 *s, struct warm_error *err)
 {
 	int rc = warm_url_number(&s->url, "multipart", 64 << 20, 5 << 20, (uint64_t)5 << 30,
@@ -880,7 +853,7 @@ static int open_s3(struct s3 *s, const char *rest, struct warm_error *err)
 	if (rc == 0)
 		rc = one_of(&s->url, "sse", "AES256", "aws:kms", &s->sse, err);
 	if (rc == 0)
-		rc = open_http(s, ca_env, err);
+		rc = warm_http_open_url(&s->url, ca_env, &s->http, err);
 	if (rc != 0)
 		return rc;
 	s->kms_key = warm_url_param(&s->url, "kms-key", NULL);
@@ -915,7 +888,7 @@ static int open_gs(struct s3 *s, const char *rest, struct warm_error *err)
 	if (rc == 0)
 		rc = open_common(s, err);
 	if (rc == 0)
-		rc = open_http(s, NULL, err);
+		rc = warm_http_open_url(&s->url, NULL, &s->http, err);
 	if (rc == 0 && !s->anonymous)
 		rc = warm_google_open(&s->google, err);
 	if (rc != 0)
