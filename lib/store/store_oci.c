@@ -38,6 +38,7 @@ enum {
 	TAGS_BYTES = 4 << 20,
 	PUT_ANSWER_MS = 60 * 1000,
 	PAGE = 1000,
+	HOST_BYTES = 300,
 };
 
 /* What a manifest says. `name` is NULL for one that isn't ours. */
@@ -52,7 +53,7 @@ struct entry {
 struct oci {
 	struct warm_url url;
 	bool plain_http;
-	char api[300]; /* the registry's own name: docker.io's is another */
+	char base[320]; /* "https://registry", by its own name: docker.io's is another */
 	struct warm_http *http;
 	struct warm_registry *registry;
 	pthread_mutex_t lock;
@@ -92,7 +93,6 @@ struct op {
 	char who[64];
 	/* An upload is begun anew at each try: where to put it. */
 	const char *upload_digest;
-	const struct warm_call *call;
 };
 
 static int begin_upload(struct op *op, char **ret_url, const struct warm_call *call,
@@ -112,10 +112,9 @@ static int prepare(void *arg, struct warm_http_request *r, const struct warm_cal
 {
 	struct op *op = arg;
 	scope_free char *upload = NULL;
-	char base[400];
+	const char *base = op->s->base;
 
 	r->method = op->method;
-	snprintf(base, sizeof(base), "%s://%s", op->s->plain_http ? "http" : "https", op->s->api);
 	if (op->upload_digest != NULL) {
 		int rc = begin_upload(op, &upload, call, err);
 		if (rc != 0 || upload == NULL)
@@ -383,16 +382,14 @@ static int next_page(const struct oci *s, const struct warm_http_response *respo
 		     char **ret_path, struct warm_error *err)
 {
 	const char *link = warm_http_header(response, "link");
-	char base[400];
 
 	*ret_path = NULL;
 	if (link == NULL || strstr(link, "next") == NULL)
 		return 0;
 	link += link[0] == '<';
 	scope_free char *reference = strndup(link, strcspn(link, ">"));
-	snprintf(base, sizeof(base), "%s://%s", s->plain_http ? "http" : "https", s->api);
-	scope_free char *url = reference != NULL ? warm_http_resolve(base, reference) : NULL;
-	if (url == NULL || !warm_http_same_origin(base, url))
+	scope_free char *url = reference != NULL ? warm_http_resolve(s->base, reference) : NULL;
+	if (url == NULL || !warm_http_same_origin(s->base, url))
 		return warm_error_set(err, WARM_CORRUPT,
 				      "the list's next page is not on the registry");
 	const char *path = strchr(strstr(url, "://") + 3, '/');
@@ -631,15 +628,13 @@ static int begin_upload(struct op *op, char **ret_url, const struct warm_call *c
 			    .writes = true };
 	struct warm_http_run run = run_of(&begin);
 	scope_response struct warm_http_response response = { 0 };
-	char base[400];
 
 	run.has_body = true;
 	int rc = warm_http_run(op->s->http, &run, &response, call, err);
 	if (rc != 0)
 		return rc;
 	const char *location = warm_http_header(&response, "location");
-	snprintf(base, sizeof(base), "%s://%s", op->s->plain_http ? "http" : "https", op->s->api);
-	*ret_url = location != NULL ? warm_http_resolve(base, location) : NULL;
+	*ret_url = location != NULL ? warm_http_resolve(op->s->base, location) : NULL;
 	if (*ret_url == NULL)
 		return warm_error_set(err, WARM_CORRUPT, "an upload without a Location");
 	if (!op->s->plain_http && strncmp(*ret_url, "https://", 8) != 0) {
@@ -861,11 +856,12 @@ static int open_registry(struct oci *s, const char *rest, struct warm_error *err
 		rc = warm_oci_check_base(s->url.prefix, err);
 	if (rc != 0)
 		return rc;
-	if (strlen(s->url.host) >= sizeof(s->api))
+	if (strlen(s->url.host) >= HOST_BYTES)
 		return warm_error_set(err, WARM_INVALID, "the registry's name is too long");
 	bool hub = strcmp(s->url.host, "docker.io") == 0 ||
 		   strcmp(s->url.host, "index.docker.io") == 0;
-	snprintf(s->api, sizeof(s->api), "%s", hub ? "registry-1.docker.io" : s->url.host);
+	snprintf(s->base, sizeof(s->base), "%s://%s", s->plain_http ? "http" : "https",
+		 hub ? "registry-1.docker.io" : s->url.host);
 	rc = warm_http_open_url(&s->url, NULL, &s->http, err);
 	if (rc != 0)
 		return rc;

@@ -570,19 +570,15 @@ struct upload {
 	const struct warm_call *call;
 };
 
-struct upload_id {
-	char *id;
-};
-
 static int take_upload_id(void *arg, const char *path, const char *text, struct warm_error *err)
 {
-	struct upload_id *u = arg;
+	char **id = arg;
 
 	if (strcmp(path, "InitiateMultipartUploadResult/UploadId") != 0)
 		return 0;
-	free(u->id);
-	u->id = strdup(text);
-	return u->id == NULL ? warm_error_nomem(err, strlen(text)) : 0;
+	free(*id);
+	*id = strdup(text);
+	return *id == NULL ? warm_error_nomem(err, strlen(text)) : 0;
 }
 
 static int begin_upload(struct upload *u, struct warm_error *err)
@@ -598,24 +594,23 @@ static int begin_upload(struct upload *u, struct warm_error *err)
 	struct warm_http_run run = run_of(&op);
 	scope_response struct warm_http_response response = { 0 };
 	scope_buf struct warm_buf encoded = WARM_BUF_INIT;
-	struct upload_id found = { NULL };
+	scope_free char *found = NULL;
 
 	run.has_body = true;
 	int rc = warm_http_run(u->s->http, &run, &response, u->call, err);
 	if (rc == 0)
 		rc = warm_xml_parse(response.body.data, response.body.bytes, take_upload_id, &found,
 				    err);
-	if (rc == 0 && found.id == NULL)
+	if (rc == 0 && found == NULL)
 		rc = warm_error_set(err, WARM_CORRUPT,
 				    "CreateMultipartUpload answers without an id");
 	if (rc == 0) {
-		warm_url_encode(&encoded, found.id, false);
+		warm_url_encode(&encoded, found, false);
 		warm_buf_put_u8(&encoded, 0);
 		u->id = encoded.failed ? NULL : strdup((const char *)encoded.data);
 		if (u->id == NULL)
 			rc = warm_error_nomem(err, encoded.bytes);
 	}
-	free(found.id);
 	return rc;
 }
 
