@@ -54,11 +54,12 @@ $(B)/obj/lib/base/hash_avx2.o: FILE_CFLAGS = $(if $(findstring x86_64,$(shell $(
 
 link = @mkdir -p $(@D); echo "  LINK $@"
 $(B)/bin/warmcache-init: $(B)/obj/initcache/init.o $(SYNC)
-$(B)/bin/warmcache-sidecar: $(B)/obj/sidecar/sidecar.o $(SYNC)
+$(B)/bin/warmcache-sidecar: $(call objects,sidecar) $(SYNC)
 $(B)/bin/warmcache: $(call objects,cli) $(SYNC)
 $(B)/bin/warmcache-init $(B)/bin/warmcache-sidecar $(B)/bin/warmcache:
 	$(link)
-	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(SYNC_LIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(SYNC_LIBS) $(LIBS)
+$(B)/bin/warmcache-sidecar: LIBS := -lmicrohttpd
 
 # The helper exports its fopen, so that libnvrtc's calls arrive there. A compiler other than
 # Debian's may link programs for a fixed address.

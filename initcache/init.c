@@ -8,7 +8,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,11 +18,10 @@
 #include "lib/store/tier.h"
 #include "lib/sync/near.h"
 #include "lib/sync/restore.h"
+#include "lib/sync/result.h"
 #include "lib/sync/target.h"
 
-#define TERMINATION_LOG "/dev/termination-log"
-
-enum { RESULT_BYTES = 1024, WATCHDOG_SPARE_MS = 2000, CHECK_FILE_BYTES = 1, NOTED = 512 };
+enum { WATCHDOG_SPARE_MS = 2000, CHECK_FILE_BYTES = 1, NOTED = 512 };
 
 static struct {
 	struct warm_target_options target;
@@ -73,58 +71,24 @@ static const struct warm_program program = {
 static int64_t started_ms;
 static pthread_mutex_t result_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool result_written;
+static char written[WARM_RESULT_BYTES + 1];
 
-static void write_result_file(const char *text, size_t bytes)
+/* Also into the volume, for the sidecar's metrics; nothing depends on it. */
+static void leave_result(void)
 {
-	const char *path = opt.result;
-	struct stat st;
+	scope_close int fd = open(opt.volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	scope_close int dir = -1;
+	const char *name = NULL;
 
-	if (path == NULL && stat(TERMINATION_LOG, &st) == 0 && S_ISREG(st.st_mode))
-		path = TERMINATION_LOG;
-	if (path == NULL || path[0] == '\0')
-		return;
-	/* A termination log is a mounted file: written in place, it can't be replaced. */
-	scope_close int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-	struct warm_error err = { 0 };
-	if (fd < 0)
-		(void)warm_error_errno(&err, errno, "open");
-	else if (warm_file_write(fd, text, bytes, &err) == 0)
-		return;
-	warm_log(WARM_LOG_WARN, "result", "%s: %s", path, err.msg);
-}
-
-static void shorten(char *text, size_t bytes)
-{
-	size_t n = strlen(text);
-
-	if (n <= bytes)
-		return;
-	/* Not in the middle of a UTF-8 sequence: jansson refuses the rest. */
-	while (bytes > 0 && ((unsigned char)text[bytes] & 0xc0) == 0x80)
-		bytes--;
-	text[bytes] = '\0';
-}
-
-static void set_text(json_t *o, const char *name, const char *text)
-{
-	json_t *s = json_string(text);
-	char printable[600];
-
-	if (s == NULL) { /* not UTF-8 */
-		snprintf(printable, sizeof(printable), "%s", text);
-		for (char *p = printable; *p != '\0'; p++)
-			if ((unsigned char)*p >= 0x80)
-				*p = '?';
-		s = json_string(printable);
-	}
-	json_object_set_new(o, name, s);
+	if (fd >= 0 && warm_beneath_parent(fd, WARM_RESULT_PATH, &dir, &name, NULL) == 0)
+		(void)!warm_file_replace(dir, name, written, strlen(written), 0666, false, NULL);
 }
 
 /* Write the result once, by whoever comes first: main or the watchdog. */
 static void write_result(const char *status, const struct warm_key *key,
 			 const struct warm_restore_result *r, const char *reason_text)
 {
-	char key_text[3 * WARM_KEY_PART_BYTES + 3] = "", reason[512];
+	char key_text[3 * WARM_KEY_PART_BYTES + 3] = "";
 	int64_t duration = warm_clock_ms() - started_ms;
 
 	/* Who holds it may hang in a write: the watchdog doesn't wait for that. */
@@ -140,43 +104,29 @@ static void write_result(const char *status, const struct warm_key *key,
 	result_written = true;
 	if (key != NULL)
 		warm_key_text(key, key_text);
-	snprintf(reason, sizeof(reason), "%s", reason_text);
-	for (size_t room = sizeof(reason);; room /= 2) {
-		shorten(reason, room);
-		json_t *o = json_object(), *phases = json_object();
-		set_text(o, "status", status);
-		set_text(o, "key", key_text);
-		json_object_set_new(o, "layers", json_integer((json_int_t)r->layers));
-		json_object_set_new(o, "files", json_integer((json_int_t)r->files));
-		json_object_set_new(o, "bytes", json_integer((json_int_t)r->bytes));
-		json_object_set_new(o, "present_files", json_integer((json_int_t)r->present_files));
-		json_object_set_new(o, "fetched_bytes", json_integer((json_int_t)r->fetched_bytes));
-		json_object_set_new(o, "duration_ms", json_integer(duration));
-		json_object_set_new(phases, "list", json_integer(r->list_ms));
-		json_object_set_new(phases, "index", json_integer(r->index_ms));
-		json_object_set_new(phases, "fetch", json_integer(r->fetch_ms));
-		json_object_set_new(phases, "place", json_integer(r->place_ms));
-		json_object_set_new(o, "phases", phases);
-		json_object_set_new(o, "complete", json_boolean(r->complete));
-		if (r->fallback_version[0] != '\0')
-			set_text(o, "fallback", r->fallback_version);
-		set_text(o, "reason", reason);
-		char *text = json_dumps(o, JSON_COMPACT);
-		json_decref(o);
-		if (text == NULL)
-			break;
-		size_t n = strlen(text);
-		if (n <= RESULT_BYTES || room <= 16) {
-			if (n > RESULT_BYTES)
-				n = RESULT_BYTES;
-			write_result_file(text, n);
-			free(text);
-			break;
-		}
-		free(text);
-		if (room <= 32)
-			shorten(key_text, 256);
-	}
+	json_t *o = json_object(), *phases = json_object();
+	warm_result_set_text(o, "status", status);
+	warm_result_set_text(o, "key", key_text);
+	json_object_set_new(o, "layers", json_integer((json_int_t)r->layers));
+	json_object_set_new(o, "files", json_integer((json_int_t)r->files));
+	json_object_set_new(o, "bytes", json_integer((json_int_t)r->bytes));
+	json_object_set_new(o, "present_files", json_integer((json_int_t)r->present_files));
+	json_object_set_new(o, "fetched_bytes", json_integer((json_int_t)r->fetched_bytes));
+	json_object_set_new(o, "duration_ms", json_integer(duration));
+	json_object_set_new(phases, "list", json_integer(r->list_ms));
+	json_object_set_new(phases, "index", json_integer(r->index_ms));
+	json_object_set_new(phases, "fetch", json_integer(r->fetch_ms));
+	json_object_set_new(phases, "place", json_integer(r->place_ms));
+	json_object_set_new(o, "phases", phases);
+	json_object_set_new(o, "complete", json_boolean(r->complete));
+	if (r->fallback_version[0] != '\0')
+		warm_result_set_text(o, "fallback", r->fallback_version);
+	warm_result_set_text(o, "reason", reason_text);
+	scope_free char *text = warm_result_text(o);
+	struct warm_error err = { 0 };
+	if (text != NULL && warm_result_write(opt.result, text, &err) != 0)
+		warm_log(WARM_LOG_WARN, "result", "%s", err.msg);
+	snprintf(written, sizeof(written), "%s", text != NULL ? text : "");
 	warm_log(strcmp(status, "error") == 0 || strcmp(status, "partial") == 0 ? WARM_LOG_WARN
 										: WARM_LOG_INFO,
 		 "restored",
@@ -390,6 +340,8 @@ int main(int argc, char **argv)
 	scope_store struct warm_store *tier = NULL;
 	rc = restore(&target, &o, &call, &result, &tier, &err);
 	write_result(warm_restore_status_name(result.status), &target.key, &result, result.reason);
+	if (!opt.dry_run)
+		leave_result();
 	if (tier != NULL && !opt.dry_run)
 		note_lacking(tier);
 	if (rc == 0 && result.status == WARM_RESTORE_COLD)

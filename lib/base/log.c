@@ -1,12 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/base/log.h"
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "lib/base/clock.h"
+#include "lib/base/hash.h"
+
+enum { TOLD = 64, TEXT_BYTES = 1536 };
+
+/* What was told, and how often it was not since. */
+static struct told {
+	uint64_t hash;
+	int64_t at_ms;
+	size_t left_out;
+} told[TOLD];
+static pthread_mutex_t told_lock = PTHREAD_MUTEX_INITIALIZER;
+static int64_t repeat_ms;
 
 static const char *log_program = "warmcache";
 static bool log_json;
@@ -17,6 +32,54 @@ void warm_log_setup(const char *program, bool json, enum warm_log_level lowest)
 	log_program = program;
 	log_json = json;
 	log_lowest = lowest;
+}
+
+void warm_log_repeats(int64_t ms)
+{
+	repeat_ms = ms;
+}
+
+/* Hash of a line without its numbers: times, sizes and ids differ from one to the next. */
+static uint64_t hash_line(const char *event, const char *text)
+{
+	char plain[TEXT_BYTES];
+	size_t n = 0;
+
+	for (const char *p = text; *p != '\0'; p++)
+		if (*p < '0' || *p > '9')
+			plain[n++] = *p;
+	return warm_hash64(plain, n) ^ warm_hash64(event, strlen(event));
+}
+
+/* Whether to tell this line; `ret_left_out` counts those like it that were not since the last. */
+static bool take_turn(const char *event, const char *text, size_t *ret_left_out)
+{
+	uint64_t hash = hash_line(event, text);
+	int64_t now = warm_clock_ms();
+	struct told *mine = &told[0];
+	bool tell = true;
+
+	pthread_mutex_lock(&told_lock);
+	for (size_t i = 0; i < TOLD; i++) {
+		if (told[i].hash == hash && told[i].at_ms != 0) {
+			mine = &told[i];
+			tell = now - mine->at_ms >= repeat_ms;
+			break;
+		}
+		if (told[i].at_ms < mine->at_ms)
+			mine = &told[i]; /* the oldest makes room */
+	}
+	if (mine->hash != hash)
+		*mine = (struct told){ .hash = hash };
+	*ret_left_out = mine->left_out;
+	if (tell) {
+		mine->at_ms = now != 0 ? now : 1;
+		mine->left_out = 0;
+	} else {
+		mine->left_out++;
+	}
+	pthread_mutex_unlock(&told_lock);
+	return tell;
 }
 
 /* The bytes of the UTF-8 sequence at `p`, 0 when it is none. */
@@ -74,7 +137,7 @@ void warm_log(enum warm_log_level level, const char *event, const char *fmt, ...
 {
 	static const char *const levels[] = { "DEBUG", "INFO", "WARN", "ERROR" };
 	static const char *const json_levels[] = { "debug", "info", "warn", "error" };
-	char text[1536], line[4096], escaped[3000], when[40];
+	char text[TEXT_BYTES], line[4096], escaped[3000], when[40];
 	struct timespec now;
 	struct tm tm;
 	va_list ap;
@@ -84,6 +147,13 @@ void warm_log(enum warm_log_level level, const char *event, const char *fmt, ...
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	size_t left_out = 0;
+	if (repeat_ms > 0 && level >= WARM_LOG_WARN && !take_turn(event, text, &left_out))
+		return;
+	if (left_out > 0) {
+		size_t used = strlen(text);
+		snprintf(text + used, sizeof(text) - used, " (%zu more like it before)", left_out);
+	}
 	clock_gettime(CLOCK_REALTIME, &now);
 	gmtime_r(&now.tv_sec, &tm);
 	size_t used = strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);

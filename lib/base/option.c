@@ -46,6 +46,10 @@ static const char *const known_env[] = {
 	"WARM_COMPILER_LOG",   "WARM_COMPILER_MAX_BYTES",
 	"WARM_NVRTC",	       "WARM_COMPILER_LIBRARY",
 	"WARM_NEAR_MAX_BYTES", "WARM_NEAR_AFTER",
+	"WARM_READY_URL",      "WARM_READY_MATCH",
+	"WARM_READY_WITHIN",   "WARM_SPREAD",
+	"WARM_CPU_LIMIT",      "WARM_LISTEN",
+	"WARM_ALLOW_SECRETS",  "WARM_MODE",
 };
 
 static int parse_number(const char *text, uint64_t *ret_number, const char **ret_rest)
@@ -92,8 +96,8 @@ static bool is_choice(const char *choices, const char *text)
 
 int warm_option_set(const struct warm_option *option, const char *text, struct warm_error *err)
 {
-	static const char *const time_units[] = { "", "ms", "s", "m", "h", NULL };
-	static const uint64_t time_factors[] = { 1000, 1, 1000, 60000, 3600000 };
+	static const char *const time_units[] = { "", "ms", "s", "m", "h", "d", NULL };
+	static const uint64_t time_factors[] = { 1000, 1, 1000, 60000, 3600000, 86400000 };
 	static const char *const byte_units[] = { "", "K", "M", "G", "T", "Ki", "Mi", "Gi", NULL };
 	static const uint64_t byte_factors[] = { 1,	     1 << 10, 1 << 20, 1 << 30,
 						 1ull << 40, 1 << 10, 1 << 20, 1 << 30 };
@@ -132,7 +136,7 @@ int warm_option_set(const struct warm_option *option, const char *text, struct w
 		if (parse_number(text, &number, &rest) != 0 ||
 		    parse_unit(rest, time_units, time_factors, number, INT64_MAX / 4, &value) != 0)
 			return warm_error_set(err, WARM_INVALID,
-					      "'%.64s' is no duration (30, 30s, 500ms, 5m, 1h)",
+					      "'%.64s' is no duration (30, 30s, 500ms, 5m, 1h, 30d)",
 					      text);
 		*(int64_t *)option->value = (int64_t)value;
 		return 0;

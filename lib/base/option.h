@@ -22,7 +22,7 @@ enum warm_option_kind {
 	WARM_OPTION_LIST,     /* struct warm_option_list *; repeatable; comma-separated in env */
 	WARM_OPTION_BOOL,     /* bool *; no argument */
 	WARM_OPTION_COUNT,    /* uint64_t *; 0 and up */
-	WARM_OPTION_DURATION, /* int64_t *, in ms; "30", "30s", "500ms", "5m", "1h" */
+	WARM_OPTION_DURATION, /* int64_t *, in ms; "30", "30s", "500ms", "5m", "1h", "30d" */
 	WARM_OPTION_BYTES,    /* uint64_t *; "16M", "2G", "1024"; powers of 1024 */
 	WARM_OPTION_CHOICE,   /* const char **; one of `choices`, separated by '|' */
 };

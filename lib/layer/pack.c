@@ -49,6 +49,7 @@ struct warm_pack {
 	struct slot slots[MAX_SLOTS];
 	unsigned n_slots, head, tail;
 	ZSTD_CCtx *cctx[MAX_THREADS + 1]; /* the last is the caller's */
+	struct warm_pace *pace;		  /* NULL: at full speed */
 	pthread_t threads[MAX_THREADS];
 	unsigned n_threads;
 	pthread_mutex_t lock;
@@ -208,6 +209,8 @@ static int flush_frame(struct warm_pack *pack, struct warm_error *err)
 	int rc = 0;
 	if ((pack->head + 1) % pack->n_slots == pack->tail || pack->n_threads == 0)
 		rc = collect_frame(pack, err);
+	if (pack->pace != NULL && pack->n_threads == 0)
+		warm_pace_rest(pack->pace);
 	pack->slots[pack->head].raw_used = 0;
 	return rc;
 }
@@ -318,6 +321,11 @@ int warm_pack_open(int fd, int level, uint64_t max_bytes, unsigned threads,
 		return tar_error(pack, "open the tar writer", err);
 	*ret_pack = take_ptr(pack);
 	return 0;
+}
+
+void warm_pack_pace(struct warm_pack *pack, struct warm_pace *pace)
+{
+	pack->pace = pace;
 }
 
 static void drop_groups(struct warm_pack *pack, size_t n_groups, size_t n_files)

@@ -20,6 +20,7 @@
 
 #include "lib/base/clock.h"
 #include "lib/base/file.h"
+#include "lib/base/pace.h"
 #include "lib/layer/index.h"
 
 /* What tells one state of a file from another. */
@@ -101,6 +102,9 @@ int warm_pack_add(struct warm_pack *pack, const struct warm_pack_group *group,
 		  const struct warm_call *call, struct warm_error *err) WARM_CHECKED;
 /* Whether the last warm_pack_add() that failed left the pack usable. */
 bool warm_pack_usable(const struct warm_pack *pack);
+
+/* Keep to `pace` between frames, where the caller's thread compresses them. It is borrowed. */
+void warm_pack_pace(struct warm_pack *pack, struct warm_pace *pace);
 
 size_t warm_pack_groups(const struct warm_pack *pack);
 

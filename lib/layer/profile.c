@@ -37,6 +37,7 @@ static const struct {
 #define RENAMED WARM_PLACE_RENAMED
 #define CPU WARM_GROUP_CPU_BOUND
 #define COMPANION WARM_PLACE_COMPANION
+#define UNREAD WARM_PLACE_UNREAD
 
 /* Patterns of components: "**" is any number of directories, "#" a Triton hash, "xx" any two
  * bytes, the rest is fnmatch's. One that ends in '/' makes the directory the group; else the file is the group.
@@ -69,11 +70,11 @@ static const struct rule {
 	  MUTABLE | RENAMED, NULL, NULL },
 	{ IN_TORCH, WARM_PROFILE_INDUCTOR, "**/xx/*.best_config", MUTABLE | RENAMED, NULL, NULL },
 	{ IN_TORCH, WARM_PROFILE_INDUCTOR, "**/xx/*.so", CPU, NULL, NULL },
-	{ IN_TORCH, WARM_PROFILE_INDUCTOR, "**/xx/*.so.load_ok", CPU, NULL, NULL },
-	{ IN_TORCH, WARM_PROFILE_INDUCTOR, "**/xx/*.o", CPU, NULL, NULL },
+	{ IN_TORCH, WARM_PROFILE_INDUCTOR, "**/xx/*.so.load_ok", CPU | UNREAD, NULL, NULL },
+	{ IN_TORCH, WARM_PROFILE_INDUCTOR, "**/xx/*.o", CPU | UNREAD, NULL, NULL },
 	{ IN_TORCH, WARM_PROFILE_INDUCTOR, "**/xx/*.py", SELF | RENAMED, NULL, NULL },
-	{ IN_TORCH, WARM_PROFILE_INDUCTOR, "**/xx/*.cpp", SELF | RENAMED, NULL, NULL },
-	{ IN_TORCH, WARM_PROFILE_INDUCTOR, "**/xx/*.cu", SELF | RENAMED, NULL, NULL },
+	{ IN_TORCH, WARM_PROFILE_INDUCTOR, "**/xx/*.cpp", SELF | RENAMED | UNREAD, NULL, NULL },
+	{ IN_TORCH, WARM_PROFILE_INDUCTOR, "**/xx/*.cu", SELF | RENAMED | UNREAD, NULL, NULL },
 	{ IN_TORCH, WARM_PROFILE_INDUCTOR, "**/xx/*.txt", SELF | RENAMED, NULL, NULL },
 	{ IN_TORCH, WARM_PROFILE_INDUCTOR, "**/xx/*.kernel_perf", RENAMED, NULL, NULL },
 	{ IN_TORCH, WARM_PROFILE_INDUCTOR, "**/xx/*.picked_kernel", RENAMED, NULL, NULL },
@@ -722,73 +723,4 @@ enum warm_whole warm_profile_whole(int volume_fd, enum warm_profile profile, uns
 		break;
 	}
 	return all_elf ? WARM_WHOLE_YES : WARM_WHOLE_UNKNOWN;
-}
-
-static bool names_secret(const char *name)
-{
-	static const char *const words[] = { "KEY",	   "KEYS",	 "TOKEN",    "TOKENS",
-					     "SECRET",	   "SECRETS",	 "PASSWORD", "PASSWD",
-					     "CREDENTIAL", "CREDENTIALS" };
-
-	for (const char *p = name; *p != '\0';) {
-		size_t n = strcspn(p, "_");
-		for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
-			if (strlen(words[i]) == n && memcmp(p, words[i], n) == 0)
-				return true;
-		p += n + (p[n] == '_');
-	}
-	return false;
-}
-
-/* Any non-empty string in it. */
-static bool holds_text(json_t *value)
-{
-	const char *name;
-	json_t *child;
-	size_t i;
-
-	if (json_is_string(value))
-		return json_string_length(value) > 0;
-	json_object_foreach(value, name, child)
-		if (holds_text(child))
-			return true;
-	json_array_foreach(value, i, child)
-		if (holds_text(child))
-			return true;
-	return false;
-}
-
-static bool find_secret(json_t *value, char *ret_name, size_t name_bytes)
-{
-	const char *name;
-	json_t *child;
-	size_t i;
-
-	json_object_foreach(value, name, child) {
-		if (names_secret(name) && holds_text(child)) {
-			snprintf(ret_name, name_bytes, "%s", name);
-			return true;
-		}
-		if (find_secret(child, ret_name, name_bytes))
-			return true;
-	}
-	json_array_foreach(value, i, child)
-		if (find_secret(child, ret_name, name_bytes))
-			return true;
-	return false;
-}
-
-bool warm_profile_has_secret(int volume_fd, const char *path, char *ret_name, size_t name_bytes)
-{
-	if (strcmp(base_name(path), "cache_key_factors.json") != 0)
-		return false;
-	json_t *root = load_json(volume_fd, path);
-	bool found = root != NULL && find_secret(root, ret_name, name_bytes);
-	/* What can't be parsed can't be cleared. */
-	if (root == NULL) {
-		snprintf(ret_name, name_bytes, "(unreadable)");
-		return true;
-	}
-	json_decref(root);
-	return found;
 }

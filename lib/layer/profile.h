@@ -57,6 +57,7 @@ const char *warm_profile_root(const struct warm_profile_roots *roots, size_t i);
 enum {
 	WARM_PLACE_RENAMED = 1 << 8,	/* its compiler renames it into place: whole if it exists */
 	WARM_PLACE_COMPANION = 1 << 10, /* rides in its group; a change of it is no change */
+	WARM_PLACE_UNREAD = 1 << 11,	/* a hit doesn't open it: that it wasn't says nothing */
 };
 
 struct warm_place {
@@ -94,10 +95,5 @@ enum warm_whole {
 enum warm_whole warm_profile_whole(int volume_fd, enum warm_profile profile, unsigned flags,
 				   const char *group, const char *const *paths, size_t n,
 				   char *ret_why, size_t why_bytes);
-
-/* Whether a text artifact holds what looks like a secret: a variable whose name has the word
- * KEY, TOKEN, SECRET or PASSWORD and whose value is a non-empty string. Looks at the files that
- * are known to list environments. `ret_name` gets the variable's name. */
-bool warm_profile_has_secret(int volume_fd, const char *path, char *ret_name, size_t name_bytes);
 
 #endif

@@ -74,20 +74,26 @@ static int parse_group(struct warm_reader *r, struct warm_ledger_group *g)
 
 int warm_ledger_load(struct warm_ledger *ledger, int volume_fd, struct warm_error *err)
 {
+	return warm_ledger_load_from(ledger, volume_fd, WARM_LEDGER_PATH, err);
+}
+
+int warm_ledger_load_from(struct warm_ledger *ledger, int volume_fd, const char *path,
+			  struct warm_error *err)
+{
 	scope_free char *data = NULL;
 	size_t bytes = 0;
 
 	warm_ledger_init(ledger);
-	int rc = warm_beneath_load(volume_fd, WARM_LEDGER_PATH, LEDGER_BYTES, &data, &bytes, err);
+	int rc = warm_beneath_load(volume_fd, path, LEDGER_BYTES, &data, &bytes, err);
 	if (rc != 0)
 		return rc;
 	uint64_t sum = 0;
 	if (bytes < 8 + 8)
-		return warm_error_set(err, WARM_CORRUPT, "%s is cut short", WARM_LEDGER_PATH);
+		return warm_error_set(err, WARM_CORRUPT, "%s is cut short", path);
 	struct warm_reader tail = warm_reader_of(data + bytes - 8, 8);
 	sum = warm_reader_u64(&tail);
 	if (memcmp(data, ledger_magic, 8) != 0 || warm_hash64(data, bytes - 8) != sum)
-		return warm_error_set(err, WARM_CORRUPT, "%s is torn", WARM_LEDGER_PATH);
+		return warm_error_set(err, WARM_CORRUPT, "%s is torn", path);
 
 	struct warm_reader r = warm_reader_of(data + 8, bytes - 16);
 	size_t n_boot;
@@ -110,15 +116,21 @@ int warm_ledger_load(struct warm_ledger *ledger, int volume_fd, struct warm_erro
 	if (rc != 0) {
 		warm_ledger_release(ledger);
 		warm_ledger_init(ledger);
-		return rc == WARM_NO_MEMORY ? warm_error_nomem(err, bytes)
-					    : warm_error_set(err, WARM_CORRUPT, "%s is malformed",
-							     WARM_LEDGER_PATH);
+		return rc == WARM_NO_MEMORY
+			       ? warm_error_nomem(err, bytes)
+			       : warm_error_set(err, WARM_CORRUPT, "%s is malformed", path);
 	}
 	memcpy(ledger->boot_id, boot_id, sizeof(boot_id));
 	return 0;
 }
 
 int warm_ledger_save(const struct warm_ledger *ledger, int volume_fd, struct warm_error *err)
+{
+	return warm_ledger_save_to(ledger, volume_fd, WARM_LEDGER_PATH, err);
+}
+
+int warm_ledger_save_to(const struct warm_ledger *ledger, int volume_fd, const char *path,
+			struct warm_error *err)
 {
 	scope_buf struct warm_buf out = WARM_BUF_INIT;
 
@@ -145,8 +157,7 @@ int warm_ledger_save(const struct warm_ledger *ledger, int volume_fd, struct war
 		warm_buf_put_u64(&out, warm_hash64(out.data, out.bytes));
 	if (out.failed)
 		return warm_error_nomem(err, out.bytes);
-	return warm_file_replace(volume_fd, WARM_LEDGER_PATH, out.data, out.bytes, 0666, false,
-				 err);
+	return warm_file_replace(volume_fd, path, out.data, out.bytes, 0666, false, err);
 }
 
 bool warm_ledger_of_this_boot(const struct warm_ledger *ledger)
@@ -184,6 +195,18 @@ struct warm_ledger_group *warm_ledger_find(const struct warm_ledger *ledger, con
 	size_t at = place_of(ledger, name, &found);
 
 	return found ? &ledger->groups[at] : NULL;
+}
+
+void warm_ledger_drop(struct warm_ledger *ledger, const bool *gone)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < ledger->n_groups; i++)
+		if (gone[i])
+			release_group(&ledger->groups[i]);
+		else
+			ledger->groups[kept++] = ledger->groups[i];
+	ledger->n_groups = kept;
 }
 
 int warm_ledger_put(struct warm_ledger *ledger, const struct warm_ledger_group *group,

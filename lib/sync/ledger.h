@@ -57,10 +57,19 @@ int warm_ledger_load(struct warm_ledger *ledger, int volume_fd,
 int warm_ledger_save(const struct warm_ledger *ledger, int volume_fd,
 		     struct warm_error *err) WARM_CHECKED;
 
+/* The same for another file of the volume (quarantine.h). */
+int warm_ledger_load_from(struct warm_ledger *ledger, int volume_fd, const char *path,
+			  struct warm_error *err) WARM_CHECKED;
+int warm_ledger_save_to(const struct warm_ledger *ledger, int volume_fd, const char *path,
+			struct warm_error *err) WARM_CHECKED;
+
 /* Whether it was written in this boot of the kernel. */
 bool warm_ledger_of_this_boot(const struct warm_ledger *ledger);
 
 struct warm_ledger_group *warm_ledger_find(const struct warm_ledger *ledger, const char *name);
+
+/* Forget the groups for which `gone` is set, one for each group. */
+void warm_ledger_drop(struct warm_ledger *ledger, const bool *gone);
 
 /* Add or replace a group; files are copied. */
 int warm_ledger_put(struct warm_ledger *ledger, const struct warm_ledger_group *group,

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -11,6 +12,8 @@
 #include "lib/base/hash.h"
 #include "lib/base/parallel.h"
 #include "lib/kernel/entry.h"
+#include "lib/layer/secret.h"
+#include "lib/sync/inert.h"
 #include "lib/sync/ledger.h"
 #include "lib/sync/near.h"
 
@@ -35,6 +38,7 @@ struct warm_publisher {
 	int volume_fd;
 	bool atime_moves; /* reads leave a trace on this mount */
 	bool asked_store; /* once since the start */
+	bool ready;	  /* the model is, and it is known */
 	size_t skipped_told;
 	int64_t trusted_since_ns; /* groups that changed before are not published; 0: all are */
 	struct warm_catalog catalog;
@@ -219,7 +223,7 @@ static enum readiness readiness_of(struct warm_publisher *p, const struct warm_s
 	int64_t quiet = quiet_ms(p, scan, g);
 
 	snprintf(ret_why, why_bytes, "not settled");
-	if (mode == WARM_PUBLISH_ROUND && quiet < p->o.settle_ms)
+	if ((mode == WARM_PUBLISH_ROUND || mode == WARM_PUBLISH_LOOK) && quiet < p->o.settle_ms)
 		return WAITING;
 	for (size_t i = 0; i < g->n_files; i++) {
 		enum writers w = writers_of(p->volume_fd, scan->files[g->first_file + i].path);
@@ -338,6 +342,7 @@ struct candidate {
 	const struct warm_scan_group *group;
 	enum standing standing;
 	bool mutable;
+	bool gone; /* somebody else put it meanwhile */
 };
 
 static int smallest_first(const void *a_p, const void *b_p)
@@ -375,6 +380,7 @@ struct round {
 	size_t n_candidates;
 	struct warm_id last_id;
 	size_t no_room; /* groups for which the volume has no space left to spool */
+	struct warm_pace pace;
 	/* the layer that is being packed */
 	int spool_fd;
 	struct warm_pack *pack;
@@ -382,19 +388,46 @@ struct round {
 	size_t n_packed;
 };
 
+static bool may_hold_secrets(const struct warm_publisher *p, const char *path)
+{
+	for (size_t i = 0; i < p->o.n_allow_secrets; i++)
+		if (strcmp(p->o.allow_secrets[i], path) == 0 ||
+		    fnmatch(p->o.allow_secrets[i], path, 0) == 0)
+			return true;
+	return false;
+}
+
 static bool holds_secret(struct round *r, const struct warm_scan_group *g)
 {
-	char name[80];
+	char what[80], shown[160];
 
 	for (size_t i = 0; i < g->n_files; i++) {
 		const char *path = r->scan.files[g->first_file + i].path;
-		if (!warm_profile_has_secret(r->p->volume_fd, path, name, sizeof(name)))
+		if (may_hold_secrets(r->p, path) ||
+		    !warm_secret_find(r->p->volume_fd, path, what, sizeof(what)))
 			continue;
 		warm_notice(r->p->o.notices, "secret",
-			    "%s holds a value for %s and is not published", path, name);
+			    "%s looks as if it held a secret (%s): its group is not published",
+			    warm_path_printable(path, shown, sizeof(shown)), what);
 		return true;
 	}
 	return false;
+}
+
+static void count_use(struct round *r, const struct warm_scan_group *g,
+		      const struct warm_ledger_group *l)
+{
+	struct warm_use *use = &r->report->use[g->profile];
+
+	if (l == NULL || (l->flags & WARM_LEDGER_RESTORED) == 0)
+		return;
+	if (was_opened(r->p, &r->scan, g, l)) {
+		use->used++;
+		use->used_bytes += g->bytes;
+	} else if ((g->flags & WARM_PLACE_UNREAD) == 0) {
+		use->inert++;
+		use->inert_bytes += g->bytes;
+	}
 }
 
 static int collect(struct round *r, struct warm_error *err)
@@ -409,16 +442,12 @@ static int collect(struct round *r, struct warm_error *err)
 	if (r->candidates == NULL || r->packed == NULL)
 		return warm_error_nomem(err, r->scan.n_groups * sizeof(*r->candidates));
 	report->volume_groups = r->scan.n_groups;
+	report->volume_bytes = r->scan.bytes;
 	for (size_t i = 0; i < r->scan.n_groups; i++) {
 		const struct warm_scan_group *g = &r->scan.groups[i];
 		const struct warm_ledger_group *l = warm_ledger_find(&r->ledger, g->name);
 		enum standing standing = standing_of(p, &r->scan, g, l);
-		if (l != NULL && (l->flags & WARM_LEDGER_RESTORED) != 0) {
-			if (was_opened(p, &r->scan, g, l))
-				report->used++;
-			else
-				report->inert++;
-		}
+		count_use(r, g, l);
 		report->left += standing == LEFT;
 		if (standing == LEFT ||
 		    (self_keyed_only && (g->flags & WARM_GROUP_SELF_KEYED) == 0))
@@ -435,7 +464,7 @@ static int collect(struct round *r, struct warm_error *err)
 					report->torn++;
 				else
 					report->waiting++;
-				if (r->mode != WARM_PUBLISH_ROUND)
+				if (r->mode >= WARM_PUBLISH_FINAL)
 					warm_notice(
 						p->o.notices, "left-out", "%s: %s",
 						warm_path_printable(g->name, shown, sizeof(shown)),
@@ -443,35 +472,85 @@ static int collect(struct round *r, struct warm_error *err)
 				continue;
 			}
 		}
-		r->candidates[r->n_candidates++] =
-			(struct candidate){ g, standing, (g->flags & WARM_GROUP_MUTABLE) != 0 };
+		bool mutable = (g->flags & WARM_GROUP_MUTABLE) != 0;
+		report->fresh += standing != UNCHANGED && !mutable;
+		r->candidates[r->n_candidates++] = (struct candidate){ g, standing, mutable,
+								       false };
 	}
 	return 0;
 }
 
 static bool worth_asking(const struct round *r)
 {
-	if (!r->p->asked_store || r->complete != NULL || r->mode != WARM_PUBLISH_ROUND)
-		return true;
-	for (size_t i = 0; i < r->n_candidates; i++)
-		if (r->candidates[i].standing != UNCHANGED && !r->candidates[i].mutable)
-			return true;
-	return false;
+	if (r->mode == WARM_PUBLISH_LOOK || r->p->o.read_only)
+		return false;
+	return !r->p->asked_store || r->complete != NULL || r->mode >= WARM_PUBLISH_FINAL ||
+	       r->report->fresh > 0;
 }
 
-static int ask_store(struct round *r, struct warm_error *err)
+static int list_store(struct round *r, struct warm_error *err)
 {
 	struct warm_publisher *p = r->p;
 	int rc = warm_catalog_list(&p->catalog, p->o.store, &p->o.key, false, r->call, err);
 
 	if (rc == 0)
 		rc = warm_catalog_read(&p->catalog, p->o.store, p->o.notices, r->call, err);
+	warm_state_release(&r->state);
 	if (rc == 0)
 		rc = warm_state_build(p->catalog.layers, p->catalog.n_layers, &r->state, err);
 	if (rc != 0)
 		return rc;
+	if (warm_id_compare(p->catalog.newest, r->last_id) > 0)
+		r->last_id = p->catalog.newest;
+	return 0;
+}
+
+/* Replicas that start together have the same to publish. Where that is more than one layer, each
+ * begins at another place. */
+static void begin_anywhere(struct round *r)
+{
+	size_t n = 0;
+	uint64_t bytes = 0;
+	uint32_t random;
+
+	for (; n < r->n_candidates && !r->candidates[n].mutable; n++)
+		bytes += r->candidates[n].group->bytes;
+	if (n < 2 || bytes <= r->p->o.layer_bytes)
+		return;
+	struct candidate *turned = malloc(n * sizeof(*turned));
+	if (turned == NULL)
+		return;
+	warm_random(&random, sizeof(random));
+	for (size_t i = 0; i < n; i++)
+		turned[i] = r->candidates[(i + random % n) % n];
+	memcpy(r->candidates, turned, n * sizeof(*turned));
+	free(turned);
+}
+
+/* After a layer was put: what others put meanwhile need not be put by us, too. */
+static int subtract_again(struct round *r, struct warm_error *err)
+{
+	int rc = list_store(r, err);
+
+	for (size_t i = 0; rc == 0 && i < r->n_candidates; i++) {
+		struct candidate *c = &r->candidates[i];
+		const struct warm_ledger_group *l = warm_ledger_find(&r->ledger, c->group->name);
+		if (!c->mutable && !c->gone && subtracted(&r->state, c->group, c->standing, l)) {
+			c->gone = true;
+			r->report->present++;
+		}
+	}
+	return rc;
+}
+
+static int ask_store(struct round *r, struct warm_error *err)
+{
+	struct warm_publisher *p = r->p;
+	int rc = list_store(r, err);
+
+	if (rc != 0)
+		return rc;
 	p->asked_store = true;
-	r->last_id = p->catalog.newest;
 	r->report->complete = warm_catalog_complete(&p->catalog) != NULL;
 
 	size_t kept = 0;
@@ -491,7 +570,11 @@ static int ask_store(struct round *r, struct warm_error *err)
 	r->n_candidates = kept;
 	if (r->n_candidates > 1)
 		qsort(r->candidates, kept, sizeof(*r->candidates),
-		      r->mode == WARM_PUBLISH_FINAL ? smallest_first : by_name);
+		      r->mode == WARM_PUBLISH_FINAL || r->mode == WARM_PUBLISH_DRAIN
+			      ? smallest_first
+			      : by_name);
+	if (r->mode == WARM_PUBLISH_ROUND)
+		begin_anywhere(r);
 	return 0;
 }
 
@@ -517,7 +600,10 @@ static int open_spool(struct round *r, struct warm_error *err)
 		return rc;
 	/* While the model runs, the CPUs are its. */
 	unsigned threads = r->mode == WARM_PUBLISH_ROUND ? 0 : warm_cpus();
-	return warm_pack_open(r->spool_fd, p->o.level, p->o.layer_bytes, threads, &r->pack, err);
+	rc = warm_pack_open(r->spool_fd, p->o.level, p->o.layer_bytes, threads, &r->pack, err);
+	if (rc == 0)
+		warm_pack_pace(r->pack, &r->pace);
+	return rc;
 }
 
 /* Whether the spool may take a group of so many bytes, which may not compress at all. */
@@ -616,7 +702,7 @@ static int put_layer(struct round *r, bool last, struct warm_error *err)
 		r->report->files += r->packed[i]->group->n_files;
 		r->report->raw_bytes += r->packed[i]->group->bytes;
 	}
-	if (p->o.has_near && r->mode == WARM_PUBLISH_ROUND) {
+	if (p->o.has_near && r->mode <= WARM_PUBLISH_DRAIN) {
 		const char *names[] = { object };
 		const bool damaged[] = { false };
 		struct warm_error near_err = { 0 };
@@ -673,7 +759,7 @@ static int pack_one(struct round *r, const struct candidate *c, struct warm_erro
 		return 0;
 	}
 
-	for (int tries = 0; tries < 2; tries++) {
+	for (int tries = 0; tries < 2 && !c->gone; tries++) {
 		if (r->pack == NULL)
 			rc = open_spool(r, err);
 		if (rc == 0)
@@ -682,10 +768,14 @@ static int pack_one(struct round *r, const struct candidate *c, struct warm_erro
 			break;
 		r->report->pack_ms += warm_clock_ms() - start;
 		rc = put_layer(r, false, err);
+		if (rc == 0 && r->mode == WARM_PUBLISH_ROUND)
+			rc = subtract_again(r, err);
 		start = warm_clock_ms();
 		if (rc != 0)
 			return rc;
 	}
+	if (c->gone)
+		return 0;
 	r->report->pack_ms += warm_clock_ms() - start;
 	if (rc == 0) {
 		r->packed[r->n_packed++] = c;
@@ -757,7 +847,7 @@ static bool still_growing(const struct round *r)
 	/* A mark on nothing would only keep the fallback out. */
 	if (r->state.n_live + r->n_candidates == 0)
 		return true;
-	for (size_t i = 0; i < r->n_candidates; i++)
+	for (size_t i = 0; i < r->n_candidates && !r->p->ready; i++)
 		if (r->candidates[i].standing != UNCHANGED && !r->candidates[i].mutable &&
 		    r->candidates[i].group->changed_ns > since_ns)
 			return true;
@@ -807,11 +897,13 @@ static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 	for (size_t i = 0; i < r->n_candidates; i++)
 		total += r->candidates[i].group->bytes;
 	for (size_t i = 0; rc == 0 && i < r->n_candidates; i++) {
-		if (r->mode == WARM_PUBLISH_ROUND && r->n_packed == 0 && p->o.hurry != NULL &&
+		if (r->mode <= WARM_PUBLISH_DRAIN && r->n_packed == 0 && p->o.hurry != NULL &&
 		    atomic_load(p->o.hurry)) {
 			r->complete = NULL;
 			break; /* a last round comes, in its own order */
 		}
+		if (r->candidates[i].gone)
+			continue;
 		/* Mutable files come last and ride along; alone they are no reason. */
 		if (r->candidates[i].mutable && r->report->groups + r->n_packed == 0)
 			break;
@@ -847,6 +939,8 @@ int warm_publisher_run(struct warm_publisher *p, enum warm_publish_mode mode, co
 		.call = call,
 		.report = ret_report,
 		.spool_fd = -1,
+		.pace = { .percent = mode == WARM_PUBLISH_ROUND ? p->o.cpu_percent : 0,
+			  .lifted = p->o.unrestrained },
 	};
 
 	*ret_report = (struct warm_publish_report){ 0 };
@@ -857,5 +951,38 @@ int warm_publisher_run(struct warm_publisher *p, enum warm_publish_mode mode, co
 	warm_ledger_release(&r.ledger);
 	free(r.candidates);
 	free(r.packed);
+	return rc;
+}
+
+void warm_publisher_set_ready(struct warm_publisher *p)
+{
+	p->ready = true;
+}
+
+struct warm_use warm_publish_use(const struct warm_publish_report *report)
+{
+	struct warm_use sum = { 0 };
+
+	for (int i = 0; i < WARM_PROFILES; i++) {
+		sum.used += report->use[i].used;
+		sum.inert += report->use[i].inert;
+		sum.used_bytes += report->use[i].used_bytes;
+		sum.inert_bytes += report->use[i].inert_bytes;
+	}
+	return sum;
+}
+
+int warm_publisher_explain_inert(struct warm_publisher *p, const struct warm_call *call,
+				 struct warm_buf *ret_text, struct warm_error *err)
+{
+	scope_ledger struct warm_ledger ledger = { 0 };
+	scope_scan struct warm_scan scan = { 0 };
+	int rc = warm_ledger_load(&ledger, p->volume_fd, err);
+
+	if (rc == 0)
+		rc = warm_scan_run(p->volume_fd, &p->roots, p->o.max_file_bytes, NULL, NULL, call,
+				   &scan, err);
+	if (rc == 0)
+		warm_inert_explain(p->volume_fd, p->mount, &scan, &ledger, ret_text);
 	return rc;
 }

@@ -12,6 +12,7 @@
 #ifndef WARM_SYNC_PUBLISH_H
 #define WARM_SYNC_PUBLISH_H
 
+#include "lib/base/buf.h"
 #include "lib/layer/profile.h"
 #include "lib/sync/catalog.h"
 #include "lib/sync/scan.h"
@@ -29,7 +30,15 @@ struct warm_publish_options {
 	int64_t complete_after_ms; /* no mark while a group is younger than this */
 	bool has_near;		   /* what is put is named for near stores (near.h) */
 	bool no_ledger;		   /* for directories that are no volume: subtract by name alone */
-	/* Set: a round of WARM_PUBLISH_ROUND ends after the layer at hand. May be NULL. */
+	bool read_only;		   /* look and count; the store is never asked */
+	/* While a round of WARM_PUBLISH_ROUND packs: percent of one CPU at most, until
+	 * `unrestrained` is set. 0: no limit. */
+	unsigned cpu_percent;
+	const atomic_bool *unrestrained; /* may be NULL */
+	/* Files that may hold what looks like a secret: paths or patterns of fnmatch(). */
+	const char *const *allow_secrets;
+	size_t n_allow_secrets;
+	/* Set: a round other than a last one ends after the layer at hand. May be NULL. */
 	const atomic_bool *hurry;
 	const struct warm_profile_roots *roots;
 	const struct warm_notices *notices;
@@ -39,10 +48,20 @@ struct warm_publish_options {
 };
 
 enum warm_publish_mode {
-	WARM_PUBLISH_ROUND, /* settled groups */
+	WARM_PUBLISH_LOOK,  /* count what is there; the store isn't asked */
+	WARM_PUBLISH_ROUND, /* settled groups; begins anywhere among them, so that replicas which
+			     * publish the same at once share the work */
+	WARM_PUBLISH_DRAIN, /* settle time waived as in a last round, which comes later */
 	WARM_PUBLISH_FINAL, /* settle time waived for what is proven whole or renamed into place;
 			     * smallest groups first */
 	WARM_PUBLISH_ALL,   /* settle time waived for all that isn't known to be torn */
+};
+
+/* Restored groups of a profile: opened since, or not. Those that a hit doesn't open are in
+ * neither. */
+struct warm_use {
+	size_t used, inert;
+	uint64_t used_bytes, inert_bytes;
 };
 
 struct warm_publish_report {
@@ -53,8 +72,10 @@ struct warm_publish_report {
 	size_t withheld;	      /* groups never published: secrets, unreadable files */
 	size_t left;	/* groups by fallback that nobody opened yet: a read makes no event */
 	size_t present; /* new groups that the store had already */
+	size_t fresh;	/* groups that are new, settled and whole; published or not */
 	size_t volume_groups;
-	size_t used, inert; /* restored groups: opened since, or not */
+	uint64_t volume_bytes;
+	struct warm_use use[WARM_PROFILES];
 	int64_t scan_ms, pack_ms, put_ms;
 	bool complete;	  /* the key carries the complete mark now */
 	bool volume_lost; /* the volume could not be scanned */
@@ -72,6 +93,17 @@ static inline void warm_publisher_scope(struct warm_publisher **p)
 	warm_publisher_free(*p);
 }
 #define scope_publisher WARM_SCOPE(warm_publisher_scope)
+
+/* The model is ready: from now on a mark needs no quiet time before it. */
+void warm_publisher_set_ready(struct warm_publisher *p);
+
+/* The sum over all profiles. */
+struct warm_use warm_publish_use(const struct warm_publish_report *report);
+
+/* Look for the reasons why nothing of what was restored was opened (inert.h).
+ * Owns: the caller releases `ret_text`. */
+int warm_publisher_explain_inert(struct warm_publisher *p, const struct warm_call *call,
+				 struct warm_buf *ret_text, struct warm_error *err) WARM_CHECKED;
 
 /* One round. `complete` (NULL: none) is the mark to put on the round's last layer, or on an
  * empty one when there is nothing new and the key has none yet. `dir_fn` sees each directory.

@@ -11,7 +11,7 @@
 
 #include "lib/base/hash.h"
 #include "lib/sync/fetch.h"
-#include "lib/sync/ledger.h"
+#include "lib/sync/quarantine.h"
 
 #define STAGE WARM_DIR "/stage"
 
@@ -45,14 +45,14 @@ struct restore {
 	int stage_fd, lock_fd;
 	char stage[64]; /* its name below the volume */
 	uint64_t mount_hash;
-	struct warm_ledger ledger;
+	struct warm_ledger ledger, quarantine;
 	struct warm_catalog own, other;
 	struct warm_state own_state, other_state;
 	struct wanted *wanted;
 	size_t n_wanted;
 	int64_t atime_ns;
 	char absent[WARM_PATH_BYTES]; /* a directory that the volume lacks; see exists() */
-	size_t skipped_mount, skipped_cpu, limited;
+	size_t skipped_mount, skipped_cpu, skipped_quarantine, limited;
 };
 
 static void release(struct restore *r)
@@ -62,6 +62,7 @@ static void release(struct restore *r)
 	warm_catalog_release(&r->own);
 	warm_catalog_release(&r->other);
 	warm_ledger_release(&r->ledger);
+	warm_ledger_release(&r->quarantine);
 	free(r->wanted);
 	if (r->stage_fd >= 0)
 		close(r->stage_fd);
@@ -169,6 +170,7 @@ static void remove_scraps(const struct restore *r)
 	struct dirent *e;
 	while ((e = readdir(dir)) != NULL)
 		if (strncmp(e->d_name, "ledger.tmp-", 11) == 0 ||
+		    strncmp(e->d_name, "result.tmp-", 11) == 0 ||
 		    strncmp(e->d_name, "spool-", 6) == 0 || strncmp(e->d_name, "atime-", 6) == 0)
 			unlinkat(fd, e->d_name, 0);
 }
@@ -212,6 +214,8 @@ static int open_volume(struct restore *r, struct warm_error *err)
 	}
 	if (rc == 0)
 		rc = remove_stage(r, err);
+	if (rc == 0)
+		rc = warm_quarantine_load(&r->quarantine, r->volume_fd, err);
 	if (rc != 0)
 		warm_error_context(err, "volume %s", r->o->volume);
 	return rc;
@@ -246,6 +250,17 @@ static bool usable_here(struct restore *r, const struct warm_group *g)
 	return true;
 }
 
+/* Under suspicion here: not again, until another copy of it is published. */
+static bool in_quarantine(struct restore *r, const struct warm_group *g)
+{
+	const struct warm_ledger_group *held = warm_ledger_find(&r->quarantine, g->name);
+
+	if (held == NULL || warm_id_compare(held->origin, g->origin) != 0)
+		return false;
+	r->skipped_quarantine++;
+	return true;
+}
+
 static bool is_mutable(const struct wanted *w)
 {
 	return (w->group->flags & WARM_GROUP_MUTABLE) != 0;
@@ -271,7 +286,7 @@ static void keep_usable(struct restore *r, struct warm_state *state, bool self_k
 		const struct warm_group *g = state->live[i].group;
 		if (self_keyed_only && (g->flags & WARM_GROUP_SELF_KEYED) == 0)
 			continue;
-		if (usable_here(r, g))
+		if (usable_here(r, g) && !in_quarantine(r, g))
 			state->live[kept++] = state->live[i];
 	}
 	state->n_live = kept;
@@ -981,6 +996,9 @@ static int run(struct restore *r, struct warm_error *err)
 				       (unsigned long long)limit);
 	if (r->skipped_mount > 0)
 		say(r, "%zu groups are bound to another mount path", r->skipped_mount);
+	if (r->skipped_quarantine > 0)
+		say(r, "%zu groups are in quarantine, since the model never got ready with them",
+		    r->skipped_quarantine);
 	if (r->skipped_cpu > 0)
 		say(r, "%zu groups are for other CPUs", r->skipped_cpu);
 	if (first != 0)

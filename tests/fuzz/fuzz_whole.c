@@ -10,6 +10,7 @@
 
 #include "lib/layer/index.h"
 #include "lib/layer/profile.h"
+#include "lib/layer/secret.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
@@ -96,6 +97,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 		cases[i].profile == WARM_PROFILE_JAX ? path : "g", paths, n, why, sizeof(why));
 	if (whole == WARM_WHOLE_NO && why[0] == '\0')
 		abort();
-	(void)warm_profile_has_secret(volume_fd, path, name, sizeof(name));
+	(void)warm_secret_find(volume_fd, path, name, sizeof(name));
 	return 0;
 }

@@ -440,7 +440,8 @@ class Context:
                 prefix=()):
         line = list(prefix) + [os.path.join(self.bin, "warmcache-sidecar")]
         line += self.target(volume, store, model, version, write=True)
-        s = Sidecar(line + list(args), env or self.env(), self.look)
+        # Nobody else is there to be waited for.
+        s = Sidecar(line + ["--spread=0"] + list(args), env or self.env(), self.look)
         self.written.append(lambda: s.log)
         self.undo(s.kill)
         return s

@@ -132,7 +132,7 @@ def a_killed_run_leaves_no_litter_for_ever(t):
         t.init(volume=t.path("again"), env=t.env("kill:fs:%d" % n))
         t.init(volume=t.path("again"))
         left = sorted(os.listdir(t.path("again", ".warmcache")))
-        assert left == ["ledger", "lock"], (n, left)
+        assert left == ["ledger", "lock", "result"], (n, left)
     t.init()
     _run_sidecar_to_its_end(t, t.volume)
     left = sorted(os.listdir(os.path.join(t.volume, ".warmcache")))

@@ -421,15 +421,15 @@ TEST(a_group_by_fallback_goes_into_the_own_key_once_it_was_read)
 	assert_int_equal(r.status, WARM_RESTORE_FALLBACK);
 	publish(h, WARM_PUBLISH_ALL, NULL);
 	assert_int_equal(h->r.groups, 0);
-	assert_int_equal(h->r.inert, 2);
+	assert_int_equal(warm_publish_use(&h->r).inert, 2);
 	/* A read, as a model's: it moves atime. */
 	struct stat st = stat_of(h->volume, "inductor/ab/read.py");
 	set_times(h->volume, "inductor/ab/read.py", warm_timespec_ns(st.st_atim) + 1000000000,
 		  warm_timespec_ns(st.st_mtim));
 	publish(h, WARM_PUBLISH_ALL, NULL);
 	assert_int_equal(h->r.groups, 1);
-	assert_int_equal(h->r.used, 1);
-	assert_int_equal(h->r.inert, 1);
+	assert_int_equal(warm_publish_use(&h->r).used, 1);
+	assert_int_equal(warm_publish_use(&h->r).inert, 1);
 	assert_int_equal(layers_of(h, "v2"), 1);
 	publish(h, WARM_PUBLISH_ALL, NULL);
 	assert_int_equal(h->r.groups, 0);
@@ -456,8 +456,8 @@ TEST(packing_and_looking_do_not_count_as_use)
 		assert_int_equal(warm_tree_remove(h->s.fd, "store", NULL), 0);
 		publish(h, WARM_PUBLISH_ALL, NULL);
 		assert_int_equal(h->r.groups, 3);
-		assert_int_equal(h->r.used, 0);
-		assert_int_equal(h->r.inert, 3);
+		assert_int_equal(warm_publish_use(&h->r).used, 0);
+		assert_int_equal(warm_publish_use(&h->r).inert, 3);
 		wait_a_moment();
 	}
 	close_house(h);
@@ -483,9 +483,9 @@ TEST(a_restored_group_that_was_read_counts_as_used)
 	snprintf(other, sizeof(other), "%s/other", h->s.path);
 	h->o.volume = other;
 	publish(h, WARM_PUBLISH_ROUND, NULL);
-	assert_int_equal(h->r.used + h->r.inert, 2);
+	assert_int_equal(warm_publish_use(&h->r).used + warm_publish_use(&h->r).inert, 2);
 	/* On a noatime mount everything counts as used. */
-	assert_true(h->r.used == 1 || h->r.used == 2);
+	assert_true(warm_publish_use(&h->r).used == 1 || warm_publish_use(&h->r).used == 2);
 	assert_int_equal(h->r.layers, 0);
 	close_house(h);
 }

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "sidecar/watch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#include "lib/base/file.h"
+#include "lib/base/scope.h"
+#include "lib/layer/profile.h"
+#include "lib/sync/ledger.h"
+
+enum { PROBE_MS = 200 };
+
+void warm_watch_init(struct warm_watch *w, const char *volume, uint64_t max_watches)
+{
+	*w = (struct warm_watch){ .volume = volume, .max_watches = max_watches };
+	w->fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	atomic_store(&w->silent, w->fd < 0);
+}
+
+void warm_watch_begin(struct warm_watch *w)
+{
+	atomic_store(&w->watches, 0);
+	atomic_store(&w->too_many, false);
+}
+
+void warm_watch_dir(void *arg, const char *path)
+{
+	struct warm_watch *w = arg;
+	char full[2 * WARM_PATH_BYTES];
+
+	if (w->fd < 0)
+		return;
+	if (atomic_load(&w->watches) >= w->max_watches) {
+		atomic_store(&w->too_many, true);
+		return;
+	}
+	snprintf(full, sizeof(full), "%s/%s", w->volume, path);
+	if (inotify_add_watch(w->fd, full,
+			      IN_CREATE | IN_CLOSE_WRITE | IN_MOVED_TO | IN_DELETE_SELF |
+				      IN_ONLYDIR | IN_DONT_FOLLOW | IN_EXCL_UNLINK) >= 0)
+		atomic_fetch_add(&w->watches, 1);
+	else if (errno != ENOENT && errno != ENOTDIR)
+		atomic_store(&w->too_many, true);
+}
+
+bool warm_watch_drain(struct warm_watch *w)
+{
+	char data[16384] __attribute__((aligned(8)));
+	bool any = false;
+
+	for (;;) {
+		ssize_t n = read(w->fd, data, sizeof(data));
+		if (n <= 0)
+			return any;
+		for (char *p = data; p < data + n;) {
+			const struct inotify_event *e = (const void *)p;
+			p += sizeof(*e) + e->len;
+			/* Our own directory changes with every ledger; IGNORED is an echo. */
+			if ((e->mask & IN_IGNORED) != 0 ||
+			    (e->len > 0 && strcmp(e->name, WARM_DIR) == 0))
+				continue;
+			if (e->len > 0 && (e->mask & IN_ISDIR) == 0 &&
+			    warm_profile_skips_file(e->name))
+				continue;
+			any = true;
+		}
+	}
+}
+
+void warm_watch_probe(struct warm_watch *w)
+{
+	char dir[WARM_PATH_BYTES + 32], file[WARM_PATH_BYTES + 64];
+	struct pollfd p = { .events = POLLIN };
+	bool silent = true;
+
+	snprintf(dir, sizeof(dir), "%s/" WARM_DIR, w->volume);
+	snprintf(file, sizeof(file), "%s/notify-probe", dir);
+	p.fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	if (p.fd >= 0 &&
+	    inotify_add_watch(p.fd, dir, IN_CREATE | IN_ONLYDIR | IN_DONT_FOLLOW) >= 0) {
+		unlink(file);
+		scope_close int fd = open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+		if (fd >= 0) {
+			unlink(file);
+			silent = poll(&p, 1, PROBE_MS) <= 0;
+		}
+	}
+	if (p.fd >= 0)
+		close(p.fd);
+	atomic_store(&w->silent, silent || w->fd < 0);
+}
+
+bool warm_watch_by_clock(const struct warm_watch *w)
+{
+	return atomic_load(&w->silent) || atomic_load(&w->too_many);
+}
