@@ -20,7 +20,14 @@ struct cli_options {
 	const char *mount, *fallback;
 	const char *log, *fingerprint; /* of explain */
 	uint64_t jobs;
-	int level;
+	/* of compact */
+	uint64_t min_layers;
+	const char *work_dir;
+	int64_t delete_after_ms;
+	/* of gc */
+	int64_t older_than_ms, uploads_older_ms;
+	uint64_t keep, max_total_bytes;
+	bool delete;
 };
 
 struct cli {
@@ -43,7 +50,7 @@ struct cli_command {
 };
 
 extern const struct cli_command cli_ls, cli_show, cli_pull, cli_push, cli_verify, cli_import,
-	cli_export, cli_explain, cli_head;
+	cli_export, cli_explain, cli_head, cli_compact, cli_gc;
 
 /* For `progress` fields; `arg` is the struct cli. Safe for any thread. */
 void cli_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes);

@@ -14,7 +14,7 @@ static int ls(struct cli *cli, const char *argument, struct warm_error *err)
 	(void)argument;
 	if (cli->target.key.model[0] != '\0')
 		warm_key_model_prefix(&cli->target.key, prefix);
-	int rc = warm_catalog_keys(cli->store, prefix, &keys, &n, &cli->call, err);
+	int rc = warm_catalog_keys(cli->store, prefix, &keys, &n, NULL, &cli->call, err);
 	if (rc != 0)
 		return rc;
 	json_t *list = json_array();

@@ -32,12 +32,29 @@ static const struct warm_option options[] = {
 	  "For explain: what WARM_COMPILER_LOG has recorded; its last miss is explained." },
 	{ "fingerprint", NULL, WARM_OPTION_STRING, &opt.fingerprint, NULL, "HEX",
 	  "For explain: the last miss of this program instead." },
+	{ "min-layers", NULL, WARM_OPTION_COUNT, &opt.min_layers, "4", "N",
+	  "For compact: keys with fewer layers that no base covers are left alone." },
+	{ "work-dir", NULL, WARM_OPTION_STRING, &opt.work_dir, NULL, "DIR",
+	  "For compact: where a key's files are unpacked. Default: TMPDIR." },
+	{ "delete-after", NULL, WARM_OPTION_DURATION, &opt.delete_after_ms, "1h", "TIME",
+	  "For compact: what a base covers is deleted when the base is so old by the store's "
+	  "clock." },
+	{ "older-than", NULL, WARM_OPTION_DURATION, &opt.older_than_ms, "0", "TIME",
+	  "For gc: versions whose newest layer is older, e.g. 30d." },
+	{ "keep", NULL, WARM_OPTION_COUNT, &opt.keep, "0", "N",
+	  "For gc: all but the newest N versions of each model and platform." },
+	{ "max-total", NULL, WARM_OPTION_BYTES, &opt.max_total_bytes, "0", "SIZE",
+	  "For gc: the oldest versions, until what is left takes no more." },
+	{ "uploads-older-than", NULL, WARM_OPTION_DURATION, &opt.uploads_older_ms, "1d", "TIME",
+	  "For gc: uploads that were begun so long ago and never ended." },
+	{ "delete", NULL, WARM_OPTION_BOOL, &opt.delete, NULL, NULL,
+	  "For gc: delete. Without it gc says what it would delete." },
 	WARM_PROFILE_ROW(opt.target),
 };
 
 static const struct cli_command *const commands[] = {
-	&cli_ls,     &cli_show,	  &cli_pull,	&cli_push, &cli_verify,
-	&cli_import, &cli_export, &cli_explain, &cli_head,
+	&cli_ls,     &cli_show,	   &cli_pull, &cli_push,    &cli_verify, &cli_import,
+	&cli_export, &cli_explain, &cli_head, &cli_compact, &cli_gc,
 };
 
 static const char details[] =
@@ -50,6 +67,9 @@ static const char details[] =
 	"  import ARCHIVE  publish what an archive of a cache holds (tar.gz, tar.zst, zip, ...)\n"
 	"  export ARCHIVE  write a key's cache as one archive, by its suffix\n"
 	"  head            write a store's list for web servers that serve it (docs/stores.md)\n"
+	"  compact         fold the layers of each key into a base (docs/sidecar.md)\n"
+	"  gc              delete versions by age, count, size or name; says what, without "
+	"--delete\n"
 	"  explain VOLUME --log FILE\n"
 	"                  why a kernel was compiled: a logged miss and the entries next to it\n"
 	"  explain ENTRY ENTRY\n"

@@ -67,12 +67,28 @@ static int open_root(const struct file_store *s, struct warm_error *err)
 }
 
 struct walk {
-	const char *prefix;
-	warm_list_fn fn;
+	warm_list_fn fn; /* NULL: nobody wants to know */
 	void *arg;
 	const struct warm_call *call;
+	/* For a sweep: the time before which temporary files are counted, and removed. */
+	int64_t before_ms;
+	size_t *swept;
+	bool removes;
 	char path[WARM_PATH_BYTES];
 };
+
+/* A temporary file of a put: gone with its writer, but where that was killed. */
+static void sweep_file(const struct walk *w, int dir_fd, const char *name)
+{
+	struct stat st;
+
+	if (strncmp(name, ".tmp-", 5) != 0 ||
+	    fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode) ||
+	    warm_timespec_ns(st.st_mtim) / 1000000 >= w->before_ms)
+		return;
+	if (!w->removes || unlinkat(dir_fd, name, 0) == 0)
+		(*w->swept)++;
+}
 
 static int walk_dir(struct walk *w, int fd, size_t at, int depth, struct warm_error *err)
 {
@@ -91,6 +107,8 @@ static int walk_dir(struct walk *w, int fd, size_t at, int depth, struct warm_er
 			return 0;
 		size_t n = strlen(e->d_name);
 		struct stat st;
+		if (w->swept != NULL)
+			sweep_file(w, fd, e->d_name);
 		if (e->d_name[0] == '.' || at + n + 2 > sizeof(w->path))
 			continue;
 		int rc = warm_call_check(w->call, err);
@@ -106,7 +124,7 @@ static int walk_dir(struct walk *w, int fd, size_t at, int depth, struct warm_er
 			struct warm_object o = { w->path, (uint64_t)st.st_size,
 						 warm_timespec_ns(st.st_mtim) / 1000000,
 						 warm_timespec_ns(st.st_atim) / 1000000 };
-			rc = w->fn(w->arg, &o, err);
+			rc = w->fn != NULL ? w->fn(w->arg, &o, err) : 0;
 		} else if (S_ISDIR(st.st_mode) && depth < 16) {
 			w->path[at + n] = '/';
 			w->path[at + n + 1] = '\0';
@@ -142,26 +160,47 @@ static int64_t file_now(int root_fd)
 	return now;
 }
 
-static int file_list(void *state, const char *prefix, warm_list_fn fn, void *arg,
-		     int64_t *ret_now_ms, const struct warm_call *call, struct warm_error *err)
+static int walk_prefix(struct walk *w, int root, const char *prefix, struct warm_error *err)
 {
-	struct walk w = { .prefix = prefix, .fn = fn, .arg = arg, .call = call };
 	size_t n = strlen(prefix);
-	scope_close int root = open_root(state, err);
 
-	if (root < 0)
-		return root;
-	if (n + 1 > sizeof(w.path))
+	if (n + 1 > sizeof(w->path))
 		return warm_error_set(err, WARM_INVALID, "prefix too long");
-	memcpy(w.path, prefix, n + 1);
-	if (ret_now_ms != NULL)
-		*ret_now_ms = file_now(root);
+	memcpy(w->path, prefix, n + 1);
 	int fd = openat(root, n > 0 ? prefix : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0 && errno == ENOENT)
 		return 0;
 	if (fd < 0)
 		return warm_error_errno(err, errno, "open directory");
-	return walk_dir(&w, fd, n, 0, err);
+	return walk_dir(w, fd, n, 0, err);
+}
+
+static int file_list(void *state, const char *prefix, warm_list_fn fn, void *arg,
+		     int64_t *ret_now_ms, const struct warm_call *call, struct warm_error *err)
+{
+	struct walk w = { .fn = fn, .arg = arg, .call = call };
+	scope_close int root = open_root(state, err);
+
+	if (root < 0)
+		return root;
+	if (ret_now_ms != NULL)
+		*ret_now_ms = file_now(root);
+	return walk_prefix(&w, root, prefix, err);
+}
+
+static int file_sweep(void *state, const char *prefix, int64_t age_ms, bool dry_run, size_t *ret_n,
+		      const struct warm_call *call, struct warm_error *err)
+{
+	struct walk w = { .call = call, .swept = ret_n, .removes = !dry_run };
+	scope_close int root = open_root(state, err);
+
+	if (root < 0)
+		return root;
+	int64_t now = file_now(root);
+	if (now < 0)
+		return 0;
+	w.before_ms = now - age_ms;
+	return walk_prefix(&w, root, prefix, err);
 }
 
 static int open_object(void *state, const char *name, int *ret_fd, struct stat *ret_st,
@@ -440,6 +479,7 @@ const struct warm_backend warm_backend_file = {
 	.get = file_get,
 	.put = file_put,
 	.delete = file_delete,
+	.sweep = file_sweep,
 	.touch = file_touch,
 	.spool = file_spool,
 };

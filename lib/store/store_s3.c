@@ -703,7 +703,7 @@ static int end_upload(struct upload *u, struct warm_error *err)
 	return rc;
 }
 
-static void abort_upload(struct upload *u)
+static int abort_upload(struct upload *u, const struct warm_call *call, struct warm_error *err)
 {
 	char query[1100];
 	struct op op = { .s = u->s,
@@ -715,11 +715,17 @@ static void abort_upload(struct upload *u)
 			 .payload = EMPTY_SHA256,
 			 .missing_is_fine = true };
 	struct warm_http_run run = run_of(&op);
-	struct warm_call call = { .deadline_ms = warm_clock_ms() + ABORT_MS };
 
 	snprintf(query, sizeof(query), "uploadId=%s", u->id);
-	/* What stays is the bucket's lifecycle's to remove. */
-	if (warm_http_run(u->s->http, &run, NULL, &call, NULL) != 0)
+	return warm_http_run(u->s->http, &run, NULL, call, err);
+}
+
+/* One that can't be ended; what stays is for a sweep, or the bucket's lifecycle. */
+static void give_up(struct upload *u)
+{
+	struct warm_call call = { .deadline_ms = warm_clock_ms() + ABORT_MS };
+
+	if (abort_upload(u, &call, NULL) != 0)
 		return;
 }
 
@@ -745,12 +751,166 @@ static int put_parts(struct s3 *s, const char *name, int fd, uint64_t bytes,
 		if (rc == 0)
 			rc = end_upload(&u, err);
 		if (rc != 0)
-			abort_upload(&u);
+			give_up(&u);
 	}
 	for (size_t i = 0; i < u.n_parts; i++)
 		free(u.etags[i]);
 	free(u.etags);
 	free(u.id);
+	return rc;
+}
+
+/* ---- uploads that never ended ---- */
+
+struct uploads {
+	struct s3 *s;
+	const struct warm_call *call;
+	int64_t before_ms, begun_ms;
+	bool removes, truncated, is_list;
+	char *key, *id, *key_marker, *id_marker;
+	struct warm_buf found; /* of this page: keys and ids */
+	size_t *swept;
+};
+
+static int keep_text(char **to, const char *text, struct warm_error *err)
+{
+	free(*to);
+	*to = strdup(text);
+	return *to == NULL ? warm_error_nomem(err, strlen(text)) : 0;
+}
+
+static int take_unended(void *arg, const char *path, const char *text, struct warm_error *err)
+{
+	static const char root[] = "ListMultipartUploadsResult";
+	struct uploads *u = arg;
+	size_t n = sizeof(root) - 1;
+
+	if (strncmp(path, root, n) != 0)
+		return 0;
+	path += n;
+	u->is_list = true;
+	if (strcmp(path, "/IsTruncated") == 0)
+		u->truncated = strcmp(text, "true") == 0;
+	else if (strcmp(path, "/NextKeyMarker") == 0)
+		return keep_text(&u->key_marker, text, err);
+	else if (strcmp(path, "/NextUploadIdMarker") == 0)
+		return keep_text(&u->id_marker, text, err);
+	else if (strcmp(path, "/Upload/Key") == 0)
+		return keep_text(&u->key, text, err);
+	else if (strcmp(path, "/Upload/UploadId") == 0)
+		return keep_text(&u->id, text, err);
+	else if (strcmp(path, "/Upload/Initiated") == 0)
+		u->begun_ms = warm_aws_parse_time(text);
+	else if (strcmp(path, "/Upload") == 0) {
+		if (u->key != NULL && u->id != NULL && u->begun_ms >= 0 &&
+		    u->begun_ms < u->before_ms) {
+			warm_buf_put_text(&u->found, u->key, strlen(u->key));
+			warm_buf_put_text(&u->found, u->id, strlen(u->id));
+		}
+		u->begun_ms = -1;
+	}
+	return 0;
+}
+
+static int abort_found(struct uploads *u, struct warm_error *err)
+{
+	struct warm_reader r = warm_reader_of(u->found.data, u->found.bytes);
+	size_t prefix = strlen(u->s->url.prefix), n = 0;
+
+	while (r.at < r.bytes && !r.bad) {
+		const char *key = warm_reader_text(&r, &n), *id = warm_reader_text(&r, &n);
+		scope_buf struct warm_buf encoded = WARM_BUF_INIT;
+		if (r.bad || n > 500 ||
+		    (prefix > 0 &&
+		     (strncmp(key, u->s->url.prefix, prefix) != 0 || key[prefix] != '/')))
+			continue;
+		warm_url_encode(&encoded, id, false);
+		warm_buf_put_u8(&encoded, 0);
+		if (encoded.failed)
+			return warm_error_nomem(err, n);
+		struct upload one = { .s = u->s,
+				      .name = key + (prefix > 0 ? prefix + 1 : 0),
+				      .id = (char *)encoded.data };
+		int rc = u->removes ? abort_upload(&one, u->call, err) : 0;
+		if (rc != 0)
+			return rc;
+		(*u->swept)++;
+	}
+	return 0;
+}
+
+static int sweep_page(struct uploads *u, const char *prefix, int64_t age_ms, struct warm_error *err)
+{
+	scope_buf struct warm_buf query = WARM_BUF_INIT;
+	scope_response struct warm_http_response response = { 0 };
+
+	if (u->key_marker != NULL) {
+		warm_buf_printf(&query, "key-marker=");
+		warm_url_encode(&query, u->key_marker, false);
+		warm_buf_put_u8(&query, '&');
+	}
+	warm_buf_printf(&query, "prefix=");
+	if (u->s->url.prefix[0] != '\0') {
+		warm_url_encode(&query, u->s->url.prefix, false);
+		warm_buf_printf(&query, "%%2F");
+	}
+	warm_url_encode(&query, prefix, false);
+	if (u->id_marker != NULL) {
+		warm_buf_printf(&query, "&upload-id-marker=");
+		warm_url_encode(&query, u->id_marker, false);
+	}
+	warm_buf_printf(&query, "&uploads=");
+	warm_buf_put_u8(&query, 0);
+	if (query.failed)
+		return warm_error_nomem(err, query.bytes);
+	struct op op = { .s = u->s,
+			 .name = "ListMultipartUploads",
+			 .method = "GET",
+			 .right = "s3:ListBucketMultipartUploads",
+			 .query = (const char *)query.data,
+			 .payload = EMPTY_SHA256 };
+	struct warm_http_run run = run_of(&op);
+	run.max_body_bytes = PAGE_BYTES;
+	int rc = warm_http_run(u->s->http, &run, &response, u->call, err);
+	int64_t now = rc == 0 ? warm_http_date(&response) : -1;
+	if (rc != 0 || now < 0)
+		return rc;
+	scope_free char *asked = take_ptr(u->key_marker), *asked_id = take_ptr(u->id_marker);
+	u->before_ms = now - age_ms;
+	u->begun_ms = -1;
+	u->truncated = u->is_list = false;
+	u->found.bytes = 0;
+	rc = warm_xml_parse(response.body.data, response.body.bytes, take_unended, u, err);
+	if (rc == 0 && u->found.failed)
+		rc = warm_error_nomem(err, u->found.bytes);
+	if (rc == 0 && !u->is_list)
+		rc = warm_error_set(err, WARM_CORRUPT,
+				    "ListMultipartUploads answers with something else");
+	if (rc == 0)
+		rc = abort_found(u, err);
+	/* More, and nothing that says where: what is left is for another time. */
+	if (u->truncated &&
+	    (u->key_marker == NULL ||
+	     (asked != NULL && strcmp(asked, u->key_marker) == 0 && asked_id != NULL &&
+	      u->id_marker != NULL && strcmp(asked_id, u->id_marker) == 0)))
+		u->truncated = false;
+	return rc;
+}
+
+static int s3_sweep(void *state, const char *prefix, int64_t age_ms, bool dry_run, size_t *ret_n,
+		    const struct warm_call *call, struct warm_error *err)
+{
+	struct uploads u = { .s = state, .call = call, .removes = !dry_run, .swept = ret_n };
+	int rc;
+
+	do
+		rc = sweep_page(&u, prefix, age_ms, err);
+	while (rc == 0 && u.truncated);
+	free(u.key);
+	free(u.id);
+	free(u.key_marker);
+	free(u.id_marker);
+	warm_buf_release(&u.found);
 	return rc;
 }
 
@@ -935,7 +1095,7 @@ static int gs_open(const char *rest, void **ret_state, struct warm_error *err)
 
 #define CALLS                                                                             \
 	.connections = s3_connections, .free = s3_free, .list = s3_list, .head = s3_head, \
-	.get = s3_get, .put = s3_put, .delete = s3_delete
+	.get = s3_get, .put = s3_put, .delete = s3_delete, .sweep = s3_sweep
 
 const struct warm_backend warm_backend_s3 = {
 	.scheme = "s3", .open = s3_open, .remote = true, CALLS

@@ -229,12 +229,14 @@ static int take_key(void *arg, const struct warm_object *object, struct warm_err
 			k->keys = keys;
 			k->capacity = capacity;
 		}
-		k->keys[k->n] = (struct warm_listed_key){ .key = key };
+		k->keys[k->n] = (struct warm_listed_key){ .key = key, .modified_ms = -1 };
 		i = ++k->n;
 	}
 	struct warm_listed_key *e = &k->keys[i - 1];
 	if (warm_id_compare(name.id, e->newest) > 0)
 		e->newest = name.id;
+	if (object->modified_ms > e->modified_ms)
+		e->modified_ms = object->modified_ms;
 	e->n_layers++;
 	e->bytes += object->bytes;
 	return 0;
@@ -249,11 +251,11 @@ static int newest_key_first(const void *a_p, const void *b_p)
 }
 
 int warm_catalog_keys(struct warm_store *store, const char *prefix,
-		      struct warm_listed_key **ret_keys, size_t *ret_n,
+		      struct warm_listed_key **ret_keys, size_t *ret_n, int64_t *ret_now_ms,
 		      const struct warm_call *call, struct warm_error *err)
 {
 	struct keys k = { 0 };
-	int rc = warm_store_list(store, prefix, take_key, &k, NULL, call, err);
+	int rc = warm_store_list(store, prefix, take_key, &k, ret_now_ms, call, err);
 
 	if (rc != 0) {
 		free(k.keys);

@@ -45,11 +45,13 @@ void warm_catalog_release(struct warm_catalog *catalog);
 struct warm_listed_key {
 	struct warm_key key;
 	struct warm_id newest;
+	int64_t modified_ms; /* of the object put last, by the store's clock; -1: unknown */
 	size_t n_layers;
 	uint64_t bytes;
 };
+/* `ret_now_ms` (may be NULL) gets the store's clock, as in warm_store_list(). */
 int warm_catalog_keys(struct warm_store *store, const char *prefix,
-		      struct warm_listed_key **ret_keys, size_t *ret_n,
+		      struct warm_listed_key **ret_keys, size_t *ret_n, int64_t *ret_now_ms,
 		      const struct warm_call *call, struct warm_error *err) WARM_CHECKED;
 
 #endif

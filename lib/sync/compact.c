@@ -15,6 +15,8 @@
 
 enum { DEFAULT_LEVEL = 9, HOUR_MS = 3600 * 1000 };
 
+#define COVERED_MS (90ull * 24 * HOUR_MS)
+
 struct compaction {
 	const struct warm_compact_options *o;
 	const struct warm_call *call;
@@ -150,6 +152,16 @@ static int put_id(struct warm_id **ids, size_t *n, struct warm_id id, struct war
 	return 0;
 }
 
+/* An id that a folded base covers: kept as long as its object may still be somewhere. What LIST
+ * has no more and is long gone would only make every base longer than the last. */
+static bool still_counts(const struct compaction *c, struct warm_id id)
+{
+	for (size_t i = 0; i < c->catalog.n_layers; i++)
+		if (warm_id_compare(c->catalog.layers[i].name.id, id) == 0)
+			return true;
+	return id.ms + COVERED_MS > c->catalog.newest.ms;
+}
+
 /* All that the base covers: the layers folded, and what those among them that are bases cover. */
 static int cover_ids(struct compaction *c, struct warm_id **ids, size_t *n, struct warm_error *err)
 {
@@ -159,7 +171,8 @@ static int cover_ids(struct compaction *c, struct warm_id **ids, size_t *n, stru
 			continue;
 		int rc = put_id(ids, n, l->name.id, err);
 		for (size_t k = 0; rc == 0 && k < l->index->n_covered; k++)
-			rc = put_id(ids, n, l->index->covered[k], err);
+			if (still_counts(c, l->index->covered[k]))
+				rc = put_id(ids, n, l->index->covered[k], err);
 		if (rc != 0)
 			return rc;
 		c->report->folded++;

@@ -304,7 +304,7 @@ static int find_fallback(struct restore *r, struct warm_key *ret_key, bool *ret_
 
 	*ret_found = false;
 	warm_key_model_prefix(&r->o->key, prefix);
-	int rc = warm_catalog_keys(r->o->store, prefix, &keys, &n, r->call, err);
+	int rc = warm_catalog_keys(r->o->store, prefix, &keys, &n, NULL, r->call, err);
 	if (rc == WARM_NOT_FOUND)
 		return 0;
 	if (rc != 0)

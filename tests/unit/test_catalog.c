@@ -149,7 +149,7 @@ TEST(keys_are_listed_newest_first)
 	put(h, "v2", 30, NULL, NULL);
 	put(h, "v1", 20, NULL, NULL);
 	put(h, "", 25, NULL, NULL);
-	assert_int_equal(warm_catalog_keys(h->store, "m/", &keys, &n, NULL, NULL), 0);
+	assert_int_equal(warm_catalog_keys(h->store, "m/", &keys, &n, NULL, NULL, NULL), 0);
 	assert_int_equal(n, 3);
 	assert_string_equal(keys[0].key.version, "v2");
 	assert_string_equal(keys[1].key.version, "");
@@ -158,7 +158,7 @@ TEST(keys_are_listed_newest_first)
 	assert_int_equal(keys[2].newest.ms, 20);
 	assert_true(keys[2].bytes > 0);
 	free(keys);
-	assert_int_equal(warm_catalog_keys(h->store, "", &keys, &n, NULL, NULL), 0);
+	assert_int_equal(warm_catalog_keys(h->store, "", &keys, &n, NULL, NULL, NULL), 0);
 	assert_int_equal(n, 3);
 	free(keys);
 	close_house(h);
