@@ -110,7 +110,10 @@ $(B)/examples/%: compiler/examples/%.cpp $(B)/lib/libwarmcache-compiler.so $(B)/
 TEST_OBJECTS := $(call objects,tests/support)
 $(B)/tests/test_%: $(B)/obj/tests/unit/test_%.o $(TEST_OBJECTS) $(SYNC) $(filter-out $(BASE) $(KERNEL),$(COMPILER))
 	$(link)
-	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ -lcmocka $(SYNC_LIBS) -ldl
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ -lcmocka $(SYNC_LIBS) $(LIBS) -ldl
+SIDECAR_TESTS := $(addprefix $(B)/tests/test_,holder listen metrics ready watch)
+$(SIDECAR_TESTS): $(filter-out %/sidecar.o,$(call objects,sidecar))
+$(SIDECAR_TESTS): LIBS := -lmicrohttpd
 $(B)/tests/test_dropin: $(B)/obj/dropin/13.o
 $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(if $(FUZZER),,$(B)/obj/tests/fuzz/replay.o) $(SYNC)
 	$(link)

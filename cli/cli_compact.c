@@ -18,7 +18,7 @@ static int compact_one(struct cli *cli, const struct warm_key *key, const char *
 		.store = cli->store,
 		.key = *key,
 		.work_dir = work_dir,
-		.min_layers = opt->min_layers > 0 ? (size_t)opt->min_layers : 1,
+		.min_layers = opt->min_layers > 2 ? (size_t)opt->min_layers : 2,
 		.min_age_ms = opt->delete_after_ms > 0 ? opt->delete_after_ms : 1,
 		.notices = &warm_log_notices,
 	};

@@ -219,12 +219,23 @@ static void print_volume(const struct warm_metrics *m, struct warm_buf *out)
 
 static void print_kernels(const struct warm_metrics *m, struct warm_buf *out)
 {
-	char name[80];
+	char metric[80];
 
 	for (int i = 0; i < WARM_KERNEL_COUNTED; i++) {
 		enum warm_kernel_counter c = (enum warm_kernel_counter)i;
-		snprintf(name, sizeof(name), "kernel_%s_total", warm_kernel_counter_name(c));
-		plain(out, name, "counter", warm_kernel_counter_text(c), m->kernel[i]);
+		const char *name = warm_kernel_counter_name(c);
+		size_t n = strlen(name);
+		if (n > 3 && strcmp(name + n - 3, "_ns") == 0) {
+			/* Prometheus counts in seconds. */
+			snprintf(metric, sizeof(metric), "kernel_%.*s_seconds_total", (int)n - 3,
+				 name);
+			head(out, metric, "counter", warm_kernel_counter_text(c));
+			warm_buf_printf(out, PREFIX "%s %.6f\n", metric,
+					(double)m->kernel[i] / 1e9);
+			continue;
+		}
+		snprintf(metric, sizeof(metric), "kernel_%s_total", name);
+		plain(out, metric, "counter", warm_kernel_counter_text(c), m->kernel[i]);
 	}
 }
 

@@ -252,6 +252,14 @@ static int open_volume(struct sidecar *s)
 	return 0;
 }
 
+/* Whether it means something that nothing was opened yet: the model is ready, or, where nobody
+ * tells, it has compiled. */
+static bool is_telling(const struct sidecar *s)
+{
+	return s->ready ||
+	       (!s->metrics.ready_known && s->mode >= WARM_PUBLISH_ROUND && s->report.fresh > 0);
+}
+
 /* What a round of this mode is, and what else has to be done by the way. */
 static void *work(void *arg)
 {
@@ -283,8 +291,7 @@ static void *work(void *arg)
 					       &s->watch, &call, &s->report, &s->error);
 	}
 	struct warm_use use = warm_publish_use(&s->report);
-	if (s->status == 0 && s->want_why && use.used == 0 && use.inert > 0 &&
-	    (s->ready || s->report.fresh > 0) &&
+	if (s->status == 0 && s->want_why && use.used == 0 && use.inert > 0 && is_telling(s) &&
 	    warm_publisher_explain_inert(s->publisher, &call, &why, NULL) == 0 && !why.failed)
 		snprintf(s->inert, sizeof(s->inert), "%.*s", (int)why.bytes,
 			 (const char *)why.data);

@@ -43,8 +43,8 @@ enum warm_kernel_reason {
 	X(HELPERS, "helpers_started", "Helper processes started")                             \
 	X(BYTES_READ, "bytes_read", "Bytes of entries that hit")                              \
 	X(BYTES_WRITTEN, "bytes_written", "Bytes of entries stored")                          \
-	X(HIT_NS, "hit_ns", "Nanoseconds spent in hits")                                      \
-	X(COMPILE_NS, "compile_ns", "Nanoseconds spent in compiles")                          \
+	X(HIT_NS, "hit_ns", "Time spent in hits")                                             \
+	X(COMPILE_NS, "compile_ns", "Time spent in compiles")                                 \
 	X(BY_OPTION, "uncacheable_option", "Not stored because of an option")                 \
 	X(BY_ENVIRONMENT, "uncacheable_environment", "Not stored because of the environment") \
 	X(BY_TIME, "uncacheable_time", "Not stored because the program tells the time")       \

@@ -139,17 +139,9 @@ static int add_group(struct compaction *c, struct warm_pack *pack,
 	return warm_pack_add(pack, &group, c->call, err);
 }
 
-static int put_id(struct warm_id **ids, size_t *n, struct warm_id id, struct warm_error *err)
+static int compare_ids(const void *a, const void *b)
 {
-	for (size_t i = 0; i < *n; i++)
-		if (warm_id_compare((*ids)[i], id) == 0)
-			return 0;
-	struct warm_id *more = realloc(*ids, (*n + 1) * sizeof(*more));
-	if (more == NULL)
-		return warm_error_nomem(err, (*n + 1) * sizeof(*more));
-	more[(*n)++] = id;
-	*ids = more;
-	return 0;
+	return warm_id_compare(*(const struct warm_id *)a, *(const struct warm_id *)b);
 }
 
 /* An id that a folded base covers: kept as long as its object may still be somewhere. What LIST
@@ -162,21 +154,41 @@ static bool still_counts(const struct compaction *c, struct warm_id id)
 	return id.ms + COVERED_MS > c->catalog.newest.ms;
 }
 
-/* All that the base covers: the layers folded, and what those among them that are bases cover. */
-static int cover_ids(struct compaction *c, struct warm_id **ids, size_t *n, struct warm_error *err)
+static bool is_folded(const struct warm_layer *l)
 {
+	return l->index != NULL && !l->covered;
+}
+
+/* All that the base covers: the layers folded, and what those among them that are bases cover;
+ * sorted. */
+static int cover_ids(struct compaction *c, struct warm_id **ret_ids, size_t *ret_n,
+		     struct warm_error *err)
+{
+	size_t most = 0, n = 0, kept = 0;
+
+	for (size_t i = 0; i < c->catalog.n_layers; i++)
+		if (is_folded(&c->catalog.layers[i]))
+			most += 1 + c->catalog.layers[i].index->n_covered;
+	struct warm_id *ids = calloc(most + 1, sizeof(*ids));
+	if (ids == NULL)
+		return warm_error_nomem(err, most * sizeof(*ids));
 	for (size_t i = 0; i < c->catalog.n_layers; i++) {
 		const struct warm_layer *l = &c->catalog.layers[i];
-		if (l->index == NULL || l->covered)
+		if (!is_folded(l))
 			continue;
-		int rc = put_id(ids, n, l->name.id, err);
-		for (size_t k = 0; rc == 0 && k < l->index->n_covered; k++)
+		ids[n++] = l->name.id;
+		for (size_t k = 0; k < l->index->n_covered; k++)
 			if (still_counts(c, l->index->covered[k]))
-				rc = put_id(ids, n, l->index->covered[k], err);
-		if (rc != 0)
-			return rc;
+				ids[n++] = l->index->covered[k];
 		c->report->folded++;
 	}
+	if (n > 1)
+		qsort(ids, n, sizeof(*ids), compare_ids);
+	for (size_t i = 0; i < n; i++)
+		if (kept == 0 || warm_id_compare(ids[kept - 1], ids[i]) != 0)
+			ids[kept++] = ids[i];
+	*ret_ids = ids;
+	*ret_n = kept;
 	return 0;
 }
 
