@@ -183,6 +183,29 @@ static bool has_password(const char *p, const char *end)
 	       strchr("{$*%", colon[1]) == NULL && strncmp(colon + 1, "xxx", 3) != 0;
 }
 
+/* Whether a form begins with these two: most places are left here. */
+static inline bool may_begin(char first, char second)
+{
+	switch (first) {
+	case 'A':
+		return second == 'K' || second == 'S' || second == 'I';
+	case 'e':
+		return second == 'y';
+	case 'g':
+		return second == 'h' || second == 'i' || second == 'l';
+	case 'h':
+		return second == 'f';
+	case 'n':
+		return second == 'v';
+	case 's':
+		return second == 'k';
+	case 'x':
+		return second == 'o';
+	default:
+		return false;
+	}
+}
+
 const char *warm_secret_in(const char *text, size_t bytes)
 {
 	const char *end = text + bytes;
@@ -197,16 +220,9 @@ const char *warm_secret_in(const char *text, size_t bytes)
 			if (p[1] == '/' && p[2] == '/' && has_password(p, end))
 				return "a URL with a password";
 			continue;
-		case 'A':
-		case 'e':
-		case 'g':
-		case 'h':
-		case 'n':
-		case 's':
-		case 'x':
-			break;
 		default:
-			continue;
+			if (!may_begin(p[0], p[1]))
+				continue;
 		}
 		/* Not in the middle of something longer. */
 		if (p > text && (classes_of((unsigned char)p[-1]) & WORD) != 0)
