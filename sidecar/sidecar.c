@@ -142,14 +142,16 @@ struct sidecar {
 	bool ready;		   /* the model was when the round began */
 	struct warm_publisher *publisher;
 	int holder_fd;
-	bool probed, told_of_other;
+	bool probed;
 	atomic_bool unrestrained; /* T0: no limit on packing any more */
 	atomic_bool hurry;	  /* SIGTERM: a round at work ends after its layer */
 	atomic_bool give_up;	  /* SIGTERM, and nothing moves */
 	int status;		  /* of the last round */
 	struct warm_error error;
 	struct warm_publish_report report; /* the worker's while it works */
-	size_t quarantined;
+	size_t quarantined;		   /* groups, of a round that was to */
+	int quarantine_status;
+	struct warm_error quarantine_error;
 	char inert[INERT_BYTES]; /* why nothing restored is used; "" unless asked for */
 	struct warm_restored restored;
 	uint64_t kernel[WARM_KERNEL_COUNTED];
@@ -237,20 +239,23 @@ static int open_volume(struct sidecar *s)
 		.roots = &s->target.roots,
 		.notices = &warm_log_notices,
 	};
-	struct warm_error err = { 0 };
 	int rc = warm_publisher_open(&o, &s->publisher, &s->error);
-	if (rc != 0)
-		return rc;
-	if (!s->probed) {
+
+	if (rc == 0 && !s->probed) {
 		warm_watch_probe(&s->watch);
 		warm_restored_load(&s->restored, opt.volume);
+		s->probed = true;
 	}
-	s->probed = true;
-	rc = warm_holder_take(opt.volume, &s->holder_fd, &err);
-	if (rc != 0 && !s->told_of_other)
+	return rc;
+}
+
+/* For --pre-stop. Another sidecar may have the volume, and end. */
+static void hold_volume(struct sidecar *s)
+{
+	struct warm_error err = { 0 };
+
+	if (s->holder_fd < 0 && warm_holder_take(opt.volume, &s->holder_fd, &err) != 0)
 		warm_log(WARM_LOG_WARN, "holder", "%s: --pre-stop won't find this one", err.msg);
-	s->told_of_other = rc != 0;
-	return 0;
 }
 
 /* Between rounds hours may pass. Code that they ran through stays in the page cache, where the next
@@ -292,8 +297,6 @@ static void *work(void *arg)
 		.cancel = &s->give_up,
 	};
 	scope_buf struct warm_buf why = WARM_BUF_INIT;
-	uint64_t bytes = 0;
-
 	if (s->mode <= WARM_PUBLISH_ROUND)
 		warm_pace_background();
 	s->report = (struct warm_publish_report){ 0 };
@@ -305,8 +308,10 @@ static void *work(void *arg)
 		s->report.volume_lost = s->status == WARM_NOT_FOUND || s->status == WARM_DENIED;
 	}
 	if (s->status == 0 && s->quarantine)
-		s->status = warm_quarantine_run(opt.volume, &s->quarantined, &bytes, &s->error);
+		s->quarantine_status = warm_quarantine_run(opt.volume, &s->quarantined,
+							   &s->quarantine_error);
 	if (s->status == 0) {
+		hold_volume(s);
 		if (s->ready)
 			warm_publisher_set_ready(s->publisher);
 		warm_watch_begin(&s->watch);
@@ -592,8 +597,11 @@ static void end_round(struct sidecar *s)
 	s->looked = s->looked || s->status == 0;
 	count_round(s);
 	if (s->quarantine) {
-		if (s->status == 0)
-			s->not_ready_ms = 0;
+		s->not_ready_ms = 0;
+		if (s->status != 0 || s->quarantine_status != 0)
+			s->not_ready_ms = now + REPEAT_MS;
+		if (s->status == 0 && s->quarantine_status != 0)
+			warm_log(WARM_LOG_WARN, "quarantine-failed", "%s", s->quarantine_error.msg);
 		if (s->quarantined > 0)
 			warm_log(
 				WARM_LOG_WARN, "quarantined",

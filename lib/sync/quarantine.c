@@ -44,14 +44,21 @@ static int move_unit(int volume_fd, const char *unit, struct warm_error *err)
 	return rc != 0 ? rc : warm_file_move(from_fd, from_name, to_fd, to_name, err);
 }
 
+/* The ledger is the model's to change: our own directory is no cache. */
+static bool is_ours(const char *path)
+{
+	size_t n = strlen(WARM_DIR);
+
+	return strncmp(path, WARM_DIR, n) == 0 && (path[n] == '/' || path[n] == '\0');
+}
+
 static bool is_own(const struct warm_group *named, const char *path, size_t unit)
 {
 	return strncmp(path, named->name, unit) == 0;
 }
 
 /* The group's own path first, then its twins (FlashInfer's generated/): alone those mean nothing. */
-static int move_group(int volume_fd, const struct warm_ledger_group *g, uint64_t *bytes,
-		      struct warm_error *err)
+static int move_group(int volume_fd, const struct warm_ledger_group *g, struct warm_error *err)
 {
 	struct warm_group named = { .name = g->name };
 	char unit[WARM_PATH_BYTES];
@@ -59,7 +66,7 @@ static int move_group(int volume_fd, const struct warm_ledger_group *g, uint64_t
 	for (int own = 1; own >= 0; own--)
 		for (size_t i = 0; i < g->n_files; i++) {
 			const char *path = g->files[i].path;
-			if (warm_path_check(path, strlen(path), NULL) != 0)
+			if (warm_path_check(path, strlen(path), NULL) != 0 || is_ours(path))
 				continue;
 			size_t n = warm_group_unit(g->name, path);
 			if (is_own(&named, path, n) != (own == 1))
@@ -68,25 +75,31 @@ static int move_group(int volume_fd, const struct warm_ledger_group *g, uint64_t
 			int rc = move_unit(volume_fd, unit, err);
 			if (rc != 0 && rc != WARM_NOT_FOUND)
 				return rc;
-			*bytes += g->files[i].size;
 		}
 	return 0;
 }
 
-int warm_quarantine_run(const char *volume, size_t *ret_groups, uint64_t *ret_bytes,
-			struct warm_error *err)
+/* One that can't be moved keeps no other back. */
+static void keep_first(int *rc, struct warm_error *err, int next, const struct warm_error *next_err)
+{
+	if (*rc != 0 || next == 0)
+		return;
+	*rc = next;
+	if (err != NULL)
+		*err = *next_err;
+}
+
+int warm_quarantine_run(const char *volume, size_t *ret_groups, struct warm_error *err)
 {
 	scope_ledger struct warm_ledger ledger = { 0 }, held = { 0 };
 	scope_close int fd = open(volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	size_t n = 0;
-	uint64_t bytes = 0;
 
 	if (fd < 0)
 		return warm_error_errno(err, errno, "volume %s", volume);
 	int rc = warm_ledger_load(&ledger, fd, err);
 	if (rc == WARM_NOT_FOUND) {
 		*ret_groups = 0;
-		*ret_bytes = 0;
 		return 0;
 	}
 	if (rc == 0)
@@ -106,23 +119,19 @@ int warm_quarantine_run(const char *volume, size_t *ret_groups, uint64_t *ret_by
 		warm_error_context(err, "volume %s", volume);
 		return rc;
 	}
-	for (size_t i = 0; rc == 0 && i < ledger.n_groups; i++) {
+	for (size_t i = 0; i < ledger.n_groups; i++) {
+		struct warm_error one = { 0 };
 		if ((ledger.groups[i].flags & WARM_LEDGER_RESTORED) == 0)
 			continue;
-		rc = move_group(fd, &ledger.groups[i], &bytes, err);
-		gone[i] = rc == 0;
-		n += rc == 0;
+		int moved = move_group(fd, &ledger.groups[i], &one);
+		gone[i] = moved == 0;
+		n += moved == 0;
+		keep_first(&rc, err, moved, &one);
 	}
 	warm_ledger_drop(&ledger, gone);
 	struct warm_error save_err = { 0 };
-	int saved = warm_ledger_save(&ledger, fd, &save_err);
-	if (rc == 0 && saved != 0) {
-		rc = saved;
-		if (err != NULL)
-			*err = save_err;
-	}
+	keep_first(&rc, err, warm_ledger_save(&ledger, fd, &save_err), &save_err);
 	*ret_groups = n;
-	*ret_bytes = bytes;
 	if (rc != 0)
 		warm_error_context(err, "volume %s", volume);
 	return rc;

@@ -22,7 +22,7 @@
  * Errors: of the volume: NOT_FOUND, DENIED, NO_SPACE, CORRUPT for its ledger; NO_MEMORY. Groups
  *         moved before are moved.
  */
-int warm_quarantine_run(const char *volume, size_t *ret_groups, uint64_t *ret_bytes,
+int warm_quarantine_run(const char *volume, size_t *ret_groups,
 			struct warm_error *err) WARM_CHECKED;
 
 /* The ledger of what is in quarantine; empty when there is none that can be read. Errors:
