@@ -10,7 +10,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "lib/base/clock.h"
 #include "lib/base/file.h"
+#include "lib/base/log.h"
 #include "lib/base/option.h"
 #include "lib/sync/result.h"
 
@@ -275,4 +277,74 @@ void warm_metrics_print(const struct warm_metrics *m, struct warm_buf *out)
 	print_volume(m, out);
 	print_kernels(m, out);
 	print_process(out);
+}
+
+/* ---- for people, and for Kubernetes ---- */
+
+void warm_metrics_log(const struct warm_metrics *m, const char *state)
+{
+	const struct warm_publish_report *last = &m->last;
+	struct warm_use use = warm_publish_use(last);
+	char key[3 * WARM_KEY_PART_BYTES + 3];
+	int64_t ago_ms = m->last_publish_ms == 0 ? -1000
+						 : warm_clock_wall_ms() - m->last_publish_ms;
+
+	warm_log(WARM_LOG_INFO, "status",
+		 "state=%s key=%s published_layers=%llu published_groups=%llu published_files=%llu "
+		 "published_bytes=%llu failures=%llu volume_groups=%zu waiting=%zu torn=%zu "
+		 "withheld=%zu used=%zu inert=%zu used_bytes=%llu inert_bytes=%llu complete=%s "
+		 "ready=%s quarantined=%llu watches=%zu last_publish_s=%lld "
+		 "kernel_hits=%llu kernel_misses=%llu",
+		 state, warm_key_text(&m->key, key), (unsigned long long)m->layers,
+		 (unsigned long long)m->groups, (unsigned long long)m->files,
+		 (unsigned long long)m->bytes, (unsigned long long)m->failed, last->volume_groups,
+		 last->waiting, last->torn, last->withheld, use.used, use.inert,
+		 (unsigned long long)use.used_bytes, (unsigned long long)use.inert_bytes,
+		 last->complete ? "true" : "false",
+		 !m->ready_known ? "unknown"
+		 : m->ready	 ? "true"
+				 : "false",
+		 (unsigned long long)m->quarantined, m->watches, (long long)ago_ms / 1000,
+		 (unsigned long long)m->kernel[WARM_KERNEL_COUNT_HITS],
+		 (unsigned long long)m->kernel[WARM_KERNEL_COUNT_MISSES]);
+}
+
+static json_t *json_of_use(const struct warm_publish_report *r, bool used)
+{
+	json_t *o = json_object();
+
+	for (int i = 0; i < WARM_PROFILES; i++) {
+		const struct warm_use *u = &r->use[i];
+		size_t n = used ? u->used : u->inert;
+		uint64_t bytes = used ? u->used_bytes : u->inert_bytes;
+		if (n > 0)
+			json_object_set_new(o, warm_profile_name((enum warm_profile)i),
+					    json_pack("[I,I]", (json_int_t)n, (json_int_t)bytes));
+	}
+	return o;
+}
+
+char *warm_metrics_result(const struct warm_metrics *m, const char *status, const char *reason)
+{
+	char key[3 * WARM_KEY_PART_BYTES + 3];
+	json_t *o = json_object();
+
+	warm_result_set_text(o, "status", status);
+	warm_result_set_text(o, "key", warm_key_text(&m->key, key));
+	json_object_set_new(o, "layers", json_integer((json_int_t)m->layers));
+	json_object_set_new(o, "groups", json_integer((json_int_t)m->groups));
+	json_object_set_new(o, "files", json_integer((json_int_t)m->files));
+	json_object_set_new(o, "bytes", json_integer((json_int_t)m->bytes));
+	json_object_set_new(o, "failures", json_integer((json_int_t)m->failed));
+	json_object_set_new(o, "waiting", json_integer((json_int_t)m->last.waiting));
+	json_object_set_new(o, "torn", json_integer((json_int_t)m->last.torn));
+	json_object_set_new(o, "withheld", json_integer((json_int_t)m->last.withheld));
+	json_object_set_new(o, "complete", json_boolean(m->last.complete));
+	if (m->ready_known)
+		json_object_set_new(o, "ready", json_boolean(m->ready));
+	json_object_set_new(o, "used", json_of_use(&m->last, true));
+	json_object_set_new(o, "inert", json_of_use(&m->last, false));
+	json_object_set_new(o, "quarantined", json_integer((json_int_t)m->quarantined));
+	warm_result_set_text(o, "reason", reason);
+	return warm_result_text(o);
 }

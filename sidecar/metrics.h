@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the sidecar tells of itself, as numbers, and their form for Prometheus (text format 0.0.4).
+ * What the sidecar tells of itself, as numbers, and in three forms: for Prometheus (text format
+ * 0.0.4), as the status line of the log, as the termination message.
  *
  * Threads: plain data; whoever shares it locks it.
  */
@@ -57,6 +58,13 @@ struct warm_metrics {
 };
 
 void warm_metrics_print(const struct warm_metrics *metrics, struct warm_buf *out);
+
+/* The status line of the log. */
+void warm_metrics_log(const struct warm_metrics *metrics, const char *state);
+
+/* The termination message (result.h). Owns: the caller frees it; NULL: no memory. */
+char *warm_metrics_result(const struct warm_metrics *metrics, const char *status,
+			  const char *reason);
 
 /* Read what init left; `restored->known` stays false where there is none. */
 void warm_restored_load(struct warm_restored *restored, const char *volume);

@@ -10,7 +10,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
@@ -164,7 +163,7 @@ struct sidecar {
 	struct warm_error fill_error;
 
 	/* schedule, monotonic ms; 0: none */
-	int64_t next_round_ms, next_status_ms, last_publish_ms, last_new_ms;
+	int64_t next_round_ms, next_status_ms, last_new_ms;
 	int64_t next_near_ms, near_from_ms; /* near stores are filled; not before */
 	int64_t not_ready_ms;		    /* the model should be ready by then */
 	int64_t backoff_ms;
@@ -443,78 +442,20 @@ static void tell_numbers(struct sidecar *s)
 	warm_listener_update(s->listener, m);
 }
 
-static json_t *json_of_use(const struct warm_publish_report *r, bool used)
+static void write_result(const struct sidecar *s, const char *status, const char *reason)
 {
-	json_t *o = json_object();
-
-	for (int i = 0; i < WARM_PROFILES; i++) {
-		const struct warm_use *u = &r->use[i];
-		size_t n = used ? u->used : u->inert;
-		uint64_t bytes = used ? u->used_bytes : u->inert_bytes;
-		if (n > 0)
-			json_object_set_new(o, warm_profile_name((enum warm_profile)i),
-					    json_pack("[I,I]", (json_int_t)n, (json_int_t)bytes));
-	}
-	return o;
-}
-
-static void write_result(struct sidecar *s, const char *status, const char *reason)
-{
-	const struct warm_metrics *m = &s->metrics;
-	char key[3 * WARM_KEY_PART_BYTES + 3];
 	struct warm_error err = { 0 };
-	json_t *o = json_object();
+	scope_free char *text = warm_metrics_result(&s->metrics, status, reason);
 
-	warm_result_set_text(o, "status", status);
-	warm_result_set_text(o, "key", warm_key_text(&s->target.key, key));
-	json_object_set_new(o, "layers", json_integer((json_int_t)m->layers));
-	json_object_set_new(o, "groups", json_integer((json_int_t)m->groups));
-	json_object_set_new(o, "files", json_integer((json_int_t)m->files));
-	json_object_set_new(o, "bytes", json_integer((json_int_t)m->bytes));
-	json_object_set_new(o, "failures", json_integer((json_int_t)m->failed));
-	json_object_set_new(o, "waiting", json_integer((json_int_t)m->last.waiting));
-	json_object_set_new(o, "torn", json_integer((json_int_t)m->last.torn));
-	json_object_set_new(o, "withheld", json_integer((json_int_t)m->last.withheld));
-	json_object_set_new(o, "complete", json_boolean(m->last.complete));
-	if (m->ready_known)
-		json_object_set_new(o, "ready", json_boolean(m->ready));
-	json_object_set_new(o, "used", json_of_use(&m->last, true));
-	json_object_set_new(o, "inert", json_of_use(&m->last, false));
-	json_object_set_new(o, "quarantined", json_integer((json_int_t)m->quarantined));
-	warm_result_set_text(o, "reason", reason);
-	scope_free char *text = warm_result_text(o);
 	if (text != NULL && warm_result_write(opt.result, text, &err) != 0)
 		warm_log(WARM_LOG_WARN, "result", "%s", err.msg);
 }
 
 static void log_status(struct sidecar *s, const char *state)
 {
-	const struct warm_metrics *m = &s->metrics;
-	const struct warm_publish_report *last = &m->last;
-	struct warm_use use = warm_publish_use(last);
-	char key[3 * WARM_KEY_PART_BYTES + 3];
-	int64_t now = warm_clock_ms();
-	long long ago = s->last_publish_ms == 0 ? -1 : (now - s->last_publish_ms) / 1000;
-
-	warm_log(WARM_LOG_INFO, "status",
-		 "state=%s key=%s published_layers=%llu published_groups=%llu published_files=%llu "
-		 "published_bytes=%llu failures=%llu volume_groups=%zu waiting=%zu torn=%zu "
-		 "withheld=%zu used=%zu inert=%zu used_bytes=%llu inert_bytes=%llu complete=%s "
-		 "ready=%s quarantined=%llu watches=%zu last_publish_s=%lld "
-		 "kernel_hits=%llu kernel_misses=%llu",
-		 state, warm_key_text(&s->target.key, key), (unsigned long long)m->layers,
-		 (unsigned long long)m->groups, (unsigned long long)m->files,
-		 (unsigned long long)m->bytes, (unsigned long long)m->failed, last->volume_groups,
-		 last->waiting, last->torn, last->withheld, use.used, use.inert,
-		 (unsigned long long)use.used_bytes, (unsigned long long)use.inert_bytes,
-		 last->complete ? "true" : "false",
-		 !m->ready_known ? "unknown"
-		 : m->ready	 ? "true"
-				 : "false",
-		 (unsigned long long)m->quarantined, (size_t)atomic_load(&s->watch.watches), ago,
-		 (unsigned long long)m->kernel[WARM_KERNEL_COUNT_HITS],
-		 (unsigned long long)m->kernel[WARM_KERNEL_COUNT_MISSES]);
-	s->next_status_ms = now + STATUS_MS;
+	s->metrics.watches = atomic_load(&s->watch.watches);
+	warm_metrics_log(&s->metrics, state);
+	s->next_status_ms = warm_clock_ms() + STATUS_MS;
 }
 
 static void count_round(struct sidecar *s)
@@ -619,7 +560,6 @@ static void end_round(struct sidecar *s)
 	if (r->groups > 0 || r->waiting > 0)
 		s->last_new_ms = now;
 	if (r->layers > 0) {
-		s->last_publish_ms = now;
 		if (s->target.n_stores > 1)
 			s->next_near_ms = now > s->near_from_ms ? now : s->near_from_ms;
 		s->allowed_ms = now + jitter(opt.interval_ms);
