@@ -3,7 +3,10 @@
 
 #include <fcntl.h>
 #include <jansson.h>
+#include <pthread.h>
+#include <time.h>
 
+#include "lib/base/clock.h"
 #include "lib/base/log.h"
 
 static void assert_escaped(const char *text, const char *want)
@@ -139,6 +142,228 @@ TEST(a_text_too_long_for_a_line_leaves_the_line_whole)
 	json_decref(json);
 }
 
+/* ---- repeats ---- */
+
+enum { LONG = 3600 * 1000 };
+
+struct capture {
+	struct scratch s;
+	int saved;
+};
+
+static struct capture capture_begin(void)
+{
+	struct capture c = { scratch_open(), dup(STDERR_FILENO) };
+	scope_close int fd = openat(c.s.fd, "log", O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+
+	assert_true(c.saved >= 0 && fd >= 0);
+	assert_true(dup2(fd, STDERR_FILENO) >= 0);
+	warm_log_setup("test", false, WARM_LOG_DEBUG);
+	return c;
+}
+
+/* What was written; the caller frees it. */
+static char *capture_end(struct capture *c)
+{
+	assert_true(dup2(c->saved, STDERR_FILENO) >= 0);
+	close(c->saved);
+	warm_log_repeats(0);
+	char *text = text_of(c->s.fd, "log", NULL);
+	scratch_close(&c->s);
+	return text;
+}
+
+static size_t count_of(const char *text, const char *what)
+{
+	size_t n = 0;
+
+	for (const char *p = text; (p = strstr(p, what)) != NULL; p += strlen(what))
+		n++;
+	return n;
+}
+
+static void wait_ms(long ms)
+{
+	struct timespec t = { ms / 1000, ms % 1000 * 1000000 };
+
+	nanosleep(&t, NULL);
+}
+
+TEST(a_warning_that_says_the_same_is_told_once)
+{
+	struct capture c = capture_begin();
+
+	warm_log_repeats(LONG);
+	for (int i = 0; i < 10; i++)
+		warm_log(WARM_LOG_WARN, "same", "the store said no");
+	warm_log(WARM_LOG_WARN, "same", "the store said yes");
+	warm_log(WARM_LOG_WARN, "different", "the store said no");
+	scope_free char *text = capture_end(&c);
+	assert_int_equal(count_of(text, "same: the store said no\n"), 1);
+	assert_int_equal(count_of(text, "same: the store said yes\n"), 1);
+	assert_int_equal(count_of(text, "different: the store said no\n"), 1);
+	assert_int_equal(count_of(text, "\n"), 3);
+}
+
+TEST(numbers_do_not_make_a_line_another)
+{
+	struct capture c = capture_begin();
+
+	warm_log_repeats(LONG);
+	for (int i = 0; i < 10; i++)
+		warm_log(WARM_LOG_ERROR, "numbers", "%d groups of %d bytes after 0x%x", i, i * 1000,
+			 i);
+	warm_log(WARM_LOG_ERROR, "numbers", " groups of  bytes after x");
+	scope_free char *text = capture_end(&c);
+	assert_int_equal(count_of(text, "\n"), 1);
+	assert_non_null(strstr(text, "numbers: 0 groups of 0 bytes after 0x0\n"));
+}
+
+TEST(what_is_no_warning_is_always_told)
+{
+	struct capture c = capture_begin();
+
+	warm_log_repeats(LONG);
+	for (int i = 0; i < 10; i++) {
+		warm_log(WARM_LOG_INFO, "status", "all is well");
+		warm_log(WARM_LOG_DEBUG, "detail", "all is well");
+	}
+	scope_free char *text = capture_end(&c);
+	assert_int_equal(count_of(text, "\n"), 20);
+}
+
+TEST(the_next_one_tells_how_many_were_left_out)
+{
+	struct capture c = capture_begin();
+
+	warm_log_repeats(200);
+	for (int i = 0; i < 5; i++)
+		warm_log(WARM_LOG_WARN, "count", "try %d failed", i);
+	wait_ms(250);
+	warm_log(WARM_LOG_WARN, "count", "try %d failed", 6);
+	wait_ms(250);
+	warm_log(WARM_LOG_WARN, "count", "try %d failed", 7);
+	scope_free char *text = capture_end(&c);
+	assert_int_equal(count_of(text, "\n"), 3);
+	assert_non_null(strstr(text, "try 0 failed\n"));
+	assert_non_null(strstr(text, "try 6 failed (4 more like it before)\n"));
+	assert_non_null(strstr(text, "try 7 failed\n")); /* none since */
+}
+
+TEST(a_long_line_is_counted_too)
+{
+	struct capture c = capture_begin();
+	char line[4000];
+
+	memset(line, 'l', sizeof(line));
+	line[sizeof(line) - 1] = '\0';
+	warm_log_repeats(LONG);
+	for (int i = 0; i < 3; i++)
+		warm_log(WARM_LOG_WARN, "long", "%s", line);
+	scope_free char *text = capture_end(&c);
+	assert_int_equal(count_of(text, "\n"), 1);
+}
+
+TEST(zero_tells_all_again)
+{
+	struct capture c = capture_begin();
+
+	warm_log_repeats(LONG);
+	warm_log(WARM_LOG_WARN, "zero", "x");
+	warm_log(WARM_LOG_WARN, "zero", "x");
+	warm_log_repeats(0);
+	for (int i = 0; i < 5; i++)
+		warm_log(WARM_LOG_WARN, "zero", "x");
+	scope_free char *text = capture_end(&c);
+	assert_int_equal(count_of(text, "\n"), 6);
+}
+
+static void log_letters(int from, int to)
+{
+	for (int i = from; i < to; i++)
+		warm_log(WARM_LOG_WARN, "letters", "about %c%c", 'a' + i / 26, 'a' + i % 26);
+}
+
+TEST(sixty_four_different_lines_are_kept_in_mind)
+{
+	struct capture c = capture_begin();
+
+	wait_ms(10); /* what was told before is older */
+	warm_log_repeats(LONG);
+	log_letters(0, 64);
+	wait_ms(10);
+	log_letters(0, 64);
+	scope_free char *text = capture_end(&c);
+	assert_int_equal(count_of(text, "\n"), 64);
+}
+
+TEST(beyond_sixty_four_the_oldest_is_forgotten_and_told_again)
+{
+	struct capture c = capture_begin();
+
+	warm_log_repeats(LONG);
+	for (int i = 100; i < 164; i++) {
+		log_letters(i, i + 1);
+		wait_ms(2); /* so that there is an oldest */
+	}
+	log_letters(164, 165); /* in the place of the first */
+	log_letters(101, 165);
+	log_letters(100, 101);
+	scope_free char *text = capture_end(&c);
+	assert_int_equal(count_of(text, "\n"), 66);
+}
+
+TEST(many_different_lines_are_all_told)
+{
+	struct capture c = capture_begin();
+
+	warm_log_repeats(LONG);
+	for (int round = 0; round < 3; round++)
+		log_letters(200, 600);
+	scope_free char *text = capture_end(&c);
+	/* Each at least once, and with so many few are in mind. */
+	for (int i = 200; i < 600; i++) {
+		char line[40];
+		snprintf(line, sizeof(line), "about %c%c", 'a' + i / 26, 'a' + i % 26);
+		assert_true(count_of(text, line) >= 1);
+	}
+}
+
+enum { THREADS = 8, LINES_EACH = 2000 };
+
+static void *log_much(void *arg)
+{
+	for (int i = 0; i < LINES_EACH; i++)
+		warm_log(WARM_LOG_WARN, "threads", "thread %d line %d", *(int *)arg, i);
+	return NULL;
+}
+
+TEST(threads_together_lose_no_count)
+{
+	struct capture c = capture_begin();
+	pthread_t threads[THREADS];
+	int ids[THREADS];
+
+	warm_log_repeats(2);
+	for (int i = 0; i < THREADS; i++) {
+		ids[i] = i;
+		assert_int_equal(pthread_create(&threads[i], NULL, log_much, &ids[i]), 0);
+	}
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	wait_ms(10);
+	warm_log(WARM_LOG_WARN, "threads", "thread 9 line 9");
+	scope_free char *text = capture_end(&c);
+	size_t told = 0, left_out = 0;
+	for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n")) {
+		const char *count = strchr(line, '(');
+		told++;
+		assert_non_null(strstr(line, " WARN test: threads: thread "));
+		left_out += count != NULL ? (size_t)atol(count + 1) : 0;
+	}
+	assert_int_equal(told + left_out, THREADS * LINES_EACH + 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -150,6 +375,16 @@ int main(void)
 		cmocka_unit_test(a_json_line_gives_back_the_text),
 		cmocka_unit_test(a_text_line_stays_one_line),
 		cmocka_unit_test(a_text_too_long_for_a_line_leaves_the_line_whole),
+		cmocka_unit_test(a_warning_that_says_the_same_is_told_once),
+		cmocka_unit_test(numbers_do_not_make_a_line_another),
+		cmocka_unit_test(what_is_no_warning_is_always_told),
+		cmocka_unit_test(the_next_one_tells_how_many_were_left_out),
+		cmocka_unit_test(a_long_line_is_counted_too),
+		cmocka_unit_test(zero_tells_all_again),
+		cmocka_unit_test(sixty_four_different_lines_are_kept_in_mind),
+		cmocka_unit_test(beyond_sixty_four_the_oldest_is_forgotten_and_told_again),
+		cmocka_unit_test(many_different_lines_are_all_told),
+		cmocka_unit_test(threads_together_lose_no_count),
 	};
 
 	return RUN(tests);
