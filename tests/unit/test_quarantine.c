@@ -24,7 +24,6 @@ struct house {
 	struct heard heard;
 	/* of the last quarantine */
 	size_t groups;
-	uint64_t bytes;
 	struct warm_error err;
 };
 
@@ -86,8 +85,7 @@ static int quarantine(struct house *h)
 {
 	h->err = (struct warm_error){ 0 };
 	h->groups = 99;
-	h->bytes = 99;
-	return warm_quarantine_run(h->volume_path, &h->groups, &h->bytes, &h->err);
+	return warm_quarantine_run(h->volume_path, &h->groups, &h->err);
 }
 
 static void assert_held(struct house *h, const char *path, const char *text)
@@ -175,7 +173,6 @@ TEST(groups_of_all_shapes_are_moved_whole)
 	put_text(h->volume, "triton/own/x", "own");
 	assert_int_equal(quarantine(h), 0);
 	assert_int_equal(h->groups, 6);
-	assert_int_equal(h->bytes, 2 + 3 + 2 + 2 + 1 + 1 + 2 + 2 + 3);
 	assert_held(h, "triton/" KEY52 "/k.json", "{}");
 	assert_held(h, "triton/" KEY52 "/k.ptx", "ptx");
 	assert_held(h, "inductor/ab/x.py", "py");
@@ -218,7 +215,6 @@ TEST(a_volume_that_was_never_restored_has_nothing_to_move)
 	put_text(h->volume, "a", "own");
 	assert_int_equal(quarantine(h), 0);
 	assert_int_equal(h->groups, 0);
-	assert_int_equal(h->bytes, 0);
 	assert_false(is_there(h->volume, WARM_QUARANTINE_DIR));
 	assert_file(h->volume, "a", "own");
 	assert_int_equal(warm_tree_remove(h->volume, WARM_DIR, NULL), 0);
@@ -232,9 +228,8 @@ TEST(a_volume_that_is_not_there_is_not_found)
 	struct scratch s = scratch_open();
 	struct warm_error err = { 0 };
 	size_t groups = 0;
-	uint64_t bytes = 0;
 
-	assert_int_equal(warm_quarantine_run(scratch_path(&s, "none"), &groups, &bytes, &err),
+	assert_int_equal(warm_quarantine_run(scratch_path(&s, "none"), &groups, &err),
 			 WARM_NOT_FOUND);
 	assert_non_null(strstr(err.msg, "none"));
 	scratch_close(&s);
@@ -397,12 +392,12 @@ TEST(a_run_that_was_cut_off_is_completed_by_the_next)
 	put_deep(h->volume, HELD "b/2", 300);
 	assert_true(quarantine(h) < 0);
 	assert_non_null(strstr(h->err.msg, h->volume_path));
-	assert_int_equal(h->groups, 1);
-	assert_int_equal(h->bytes, 1);
+	assert_int_equal(h->groups, 2); /* it keeps no other back */
 	assert_held(h, "a/1", "1");
 	assert_file(h->volume, "b/2", "2");
+	assert_held(h, "c/3", "3");
 	/* Nothing of it comes back meanwhile, be it moved or not. */
-	assert_int_equal(groups_in(h, WARM_LEDGER_PATH), 2);
+	assert_int_equal(groups_in(h, WARM_LEDGER_PATH), 1);
 	assert_int_equal(groups_in(h, WARM_QUARANTINE_LEDGER), 3);
 	restore(h);
 	assert_false(is_there(h->volume, "a/1"));
@@ -427,7 +422,6 @@ TEST(a_second_run_finds_nothing_to_do)
 	assert_int_equal(h->groups, 2);
 	assert_int_equal(quarantine(h), 0);
 	assert_int_equal(h->groups, 0);
-	assert_int_equal(h->bytes, 0);
 	assert_held(h, "a", "1");
 	assert_held(h, "d/b/file", "2");
 	assert_int_equal(groups_in(h, WARM_QUARANTINE_LEDGER), 2);
@@ -548,9 +542,11 @@ TEST(a_link_above_a_group_is_not_followed)
 {
 	struct house *h = open_house();
 
-	LEDGER("d/precious");
+	LEDGER("d/precious", "e");
 	assert_int_equal(symlinkat(scratch_path(&h->s, "outside"), h->volume, "d"), 0);
+	put_text(h->volume, "e", "1");
 	(void)!quarantine(h);
+	assert_held(h, "e", "1");
 	close_house(h);
 }
 
@@ -567,6 +563,23 @@ TEST(paths_that_leave_the_volume_are_left_alone)
 	assert_int_equal(quarantine(h), 0);
 	assert_held(h, "last", "1");
 	assert_file(h->volume, "d/e", "1");
+	close_house(h);
+}
+
+TEST(our_own_directory_is_no_group)
+{
+	struct house *h = open_house();
+
+	LEDGER(WARM_DIR, WARM_DIR "/ledger", "x=" WARM_DIR "/ledger",
+	       "y=" WARM_DIR "/quarantine/ledger", "z/z=" WARM_DIR "/quarantine/files/last",
+	       WARM_DIR "-not/f", "last");
+	put_text(h->volume, "last", "1");
+	put_text(h->volume, WARM_DIR "-not/f", "1");
+	assert_int_equal(quarantine(h), 0);
+	assert_held(h, "last", "1");
+	assert_held(h, WARM_DIR "-not/f", "1");
+	assert_int_equal(groups_in(h, WARM_LEDGER_PATH), 0);
+	assert_int_equal(groups_in(h, WARM_QUARANTINE_LEDGER), 7);
 	close_house(h);
 }
 
@@ -592,6 +605,7 @@ int main(void)
 		cmocka_unit_test(a_link_in_the_place_of_a_group_is_moved_itself),
 		cmocka_unit_test(a_link_above_a_group_is_not_followed),
 		cmocka_unit_test(paths_that_leave_the_volume_are_left_alone),
+		cmocka_unit_test(our_own_directory_is_no_group),
 	};
 
 	return RUN(tests);

@@ -278,6 +278,142 @@ TEST(stores_are_opened_by_path_and_by_url)
 	scratch_close(&s);
 }
 
+/* ---- sweep ---- */
+
+enum { DAY_MS = 24 * 3600 * 1000 };
+
+/* A file that was written so long ago. */
+static void put_old(const struct scratch *s, const char *path, int64_t age_ms)
+{
+	put_text(s->fd, path, "x");
+	int64_t then = (warm_clock_wall_ms() - age_ms) * 1000000;
+	set_times(s->fd, path, then, then);
+}
+
+static size_t sweep(struct warm_store *store, const char *prefix, bool dry_run)
+{
+	struct warm_error err = { 0 };
+	size_t n = 99;
+
+	if (warm_store_sweep(store, prefix, DAY_MS, dry_run, &n, NULL, &err) != 0)
+		fail_msg("%s", err.msg);
+	return n;
+}
+
+TEST(a_sweep_takes_temporary_files_that_are_old_and_nothing_else)
+{
+	static const struct {
+		const char *path;
+		int64_t age_ms;
+		bool goes;
+	} rows[] = {
+		{ "store/.tmp-0123456789abcdef", 2 * DAY_MS, true },
+		{ "store/m/v/p/.tmp-1", 2 * DAY_MS, true },
+		{ "store/m/v/p/.tmp-", DAY_MS + 60000, true },
+		{ "store/m/v/p/.tmp-2", DAY_MS - 60000, false },
+		{ "store/m/v/p/.tmp-3", 0, false },
+		{ "store/m/v/p/.tmp-4", -DAY_MS, false }, /* of the future */
+		{ "store/m/v/p/.tmp", 2 * DAY_MS, false },
+		{ "store/m/v/p/tmp-5", 2 * DAY_MS, false },
+		{ "store/m/v/p/x.tmp-6", 2 * DAY_MS, false },
+		{ "store/m/v/p/object", 400 * (int64_t)DAY_MS, false },
+		{ "store/m/v/p/.hidden", 2 * DAY_MS, false },
+		{ "store/.hidden/.tmp-7", 2 * DAY_MS, false }, /* no directory of ours */
+		{ "store/a/b/c/d/e/f/g/h/i/j/.tmp-8", 2 * DAY_MS, true },
+		{ "other/.tmp-9", 2 * DAY_MS, false },
+	};
+	struct scratch s = scratch_open();
+	scope_store struct warm_store *store = open_store(&s);
+	size_t goes = 0;
+
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		put_old(&s, rows[i].path, rows[i].age_ms);
+		goes += rows[i].goes;
+	}
+	assert_int_equal(sweep(store, "", true), goes);
+	for (size_t i = 0; i < COUNT(rows); i++)
+		assert_true(is_there(s.fd, rows[i].path));
+	assert_int_equal(sweep(store, "", false), goes);
+	for (size_t i = 0; i < COUNT(rows); i++)
+		if (is_there(s.fd, rows[i].path) == rows[i].goes)
+			fail_msg("%s", rows[i].path);
+	assert_int_equal(sweep(store, "", false), 0);
+	scratch_close(&s);
+}
+
+TEST(a_sweep_takes_regular_files_alone_and_follows_no_link)
+{
+	struct scratch s = scratch_open();
+	scope_store struct warm_store *store = open_store(&s);
+	static const char *const kept[] = { "store/m/.tmp-dir",	 "store/m/.tmp-dir/file",
+					    "store/m/.tmp-fifo", "store/m/.tmp-link",
+					    "away/.tmp-1",	 "away/target" };
+
+	put_dir(s.fd, "store/m");
+	put_old(&s, "store/m/.tmp-dir/file", 2 * DAY_MS);
+	assert_int_equal(mkfifoat(s.fd, "store/m/.tmp-fifo", 0600), 0);
+	put_old(&s, "away/.tmp-1", 2 * DAY_MS);
+	put_old(&s, "away/target", 2 * DAY_MS);
+	assert_int_equal(symlinkat("../../away/target", s.fd, "store/m/.tmp-link"), 0);
+	assert_int_equal(symlinkat("../../away", s.fd, "store/m/link"), 0);
+	for (size_t i = 0; i < COUNT(kept); i++)
+		set_times(s.fd, kept[i], 0, 0);
+	assert_int_equal(sweep(store, "", false), 0);
+	for (size_t i = 0; i < COUNT(kept); i++)
+		if (!is_there(s.fd, kept[i]))
+			fail_msg("%s", kept[i]);
+	scratch_close(&s);
+}
+
+TEST(a_sweep_stays_below_its_prefix)
+{
+	struct scratch s = scratch_open();
+	scope_store struct warm_store *store = open_store(&s);
+
+	put_old(&s, "store/m/v/.tmp-1", 2 * DAY_MS);
+	put_old(&s, "store/m2/v/.tmp-2", 2 * DAY_MS);
+	put_old(&s, "store/.tmp-3", 2 * DAY_MS);
+	assert_int_equal(sweep(store, "m/", false), 1);
+	assert_false(is_there(s.fd, "store/m/v/.tmp-1"));
+	assert_true(is_there(s.fd, "store/m2/v/.tmp-2"));
+	assert_true(is_there(s.fd, "store/.tmp-3"));
+	assert_int_equal(sweep(store, "none/", false), 0);
+	scratch_close(&s);
+}
+
+TEST(a_sweep_leaves_a_put_that_is_under_way)
+{
+	struct scratch s = scratch_open();
+	scope_store struct warm_store *store = open_store(&s);
+	size_t n = 99;
+
+	assert_int_equal(put(&s, store, "m/object", "1"), 0);
+	put_text(s.fd, "store/m/.tmp-now", "half");
+	assert_int_equal(warm_store_sweep(store, "", 60000, false, &n, NULL, NULL), 0);
+	assert_int_equal(n, 0);
+	assert_true(is_there(s.fd, "store/m/.tmp-now"));
+	assert_true(is_there(s.fd, "store/m/object"));
+	scratch_close(&s);
+}
+
+TEST(a_sweep_of_no_store_says_so_and_a_canceled_one_ends)
+{
+	struct scratch s = scratch_open();
+	scope_store struct warm_store *store = open_store(&s);
+	atomic_bool cancel = true;
+	struct warm_call call = { .cancel = &cancel };
+	size_t n = 99;
+
+	assert_int_equal(warm_store_sweep(store, "", DAY_MS, false, &n, NULL, NULL),
+			 WARM_NOT_FOUND);
+	assert_int_equal(n, 0);
+	put_old(&s, "store/m/.tmp-1", 2 * DAY_MS);
+	assert_int_equal(warm_store_sweep(store, "", DAY_MS, false, &n, &call, NULL),
+			 WARM_CANCELED);
+	assert_true(is_there(s.fd, "store/m/.tmp-1"));
+	scratch_close(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -292,6 +428,11 @@ int main(void)
 		cmocka_unit_test(a_link_in_the_store_is_not_followed),
 		cmocka_unit_test(a_canceled_call_says_so),
 		cmocka_unit_test(stores_are_opened_by_path_and_by_url),
+		cmocka_unit_test(a_sweep_takes_temporary_files_that_are_old_and_nothing_else),
+		cmocka_unit_test(a_sweep_takes_regular_files_alone_and_follows_no_link),
+		cmocka_unit_test(a_sweep_stays_below_its_prefix),
+		cmocka_unit_test(a_sweep_leaves_a_put_that_is_under_way),
+		cmocka_unit_test(a_sweep_of_no_store_says_so_and_a_canceled_one_ends),
 	};
 
 	return RUN(tests);

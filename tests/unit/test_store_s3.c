@@ -708,6 +708,203 @@ TEST(gs_sends_a_token_and_renews_it_once)
 	assert_null(strstr(err.msg, "t5"));
 }
 
+/* ---- uploads that never ended ---- */
+
+/* The clock of the answers is 08:12:31 of the 15th. */
+#define OLD "1994-11-14T08:00:00.000Z"
+#define NEW "1994-11-14T09:00:00.000Z"
+#define UPLOADS(inner)                                        \
+	"<?xml version=\"1.0\"?><ListMultipartUploadsResult " \
+	"xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">" inner "</ListMultipartUploadsResult>"
+#define UPLOAD(key, id, begun)                                                   \
+	"<Upload><Key>" key "</Key><UploadId>" id "</UploadId><Initiated>" begun \
+	"</Initiated></Upload>"
+
+enum { DAY_MS = 24 * 3600 * 1000 };
+
+TEST(a_sweep_aborts_uploads_that_were_begun_long_ago)
+{
+	static const struct canned answers[] = {
+		{ .status = 200,
+		  .headers = DATE,
+		  .body = UPLOADS("<Bucket>bucket</Bucket><IsTruncated>false</IsTruncated>" UPLOAD(
+			  "team/m/v/p/1", "old/id+1=", OLD) UPLOAD("team/m/v/p/2", "new", NEW)
+					  UPLOAD("team/m/v/p/a b", "old2",
+						 OLD) UPLOAD("team/m/v/p/3", "no-time", "soon")
+						  UPLOAD("teamwork/x", "foreign", OLD)
+							  UPLOAD("other", "foreign", OLD)) },
+		{ .status = 204 },
+		{ .status = 404, .body = ERROR("NoSuchUpload", "") }, /* somebody else was faster */
+	};
+	scope_server struct http_server *s = CANNED(answers);
+	scope_store struct warm_store *store = open_s3("s3://bucket/team", s);
+	size_t n = 99;
+
+	assert_int_equal(warm_store_sweep(store, "m/", DAY_MS, false, &n, NULL, NULL), 0);
+	assert_int_equal(n, 2);
+	assert_int_equal(http_server_count(s), 3);
+	assert_request(s, 0, "GET /bucket/?prefix=team%2Fm%2F&uploads=");
+	assert_request(s, 1, "DELETE /bucket/team/m/v/p/1?uploadId=old%2Fid%2B1%3D");
+	assert_request(s, 2, "DELETE /bucket/team/m/v/p/a%20b?uploadId=old2");
+}
+
+TEST(a_dry_sweep_only_counts)
+{
+	static const struct canned answers[] = {
+		{ .status = 200,
+		  .headers = DATE,
+		  .body = UPLOADS(UPLOAD("m/1", "a", OLD) UPLOAD("m/2", "b", OLD)
+					  UPLOAD("m/3", "c", NEW)) },
+	};
+	scope_server struct http_server *s = CANNED(answers);
+	scope_store struct warm_store *store = open_s3("s3://bucket", s);
+	size_t n = 99;
+
+	assert_int_equal(warm_store_sweep(store, "", DAY_MS, true, &n, NULL, NULL), 0);
+	assert_int_equal(n, 2);
+	assert_int_equal(http_server_count(s), 1);
+	assert_request(s, 0, "GET /bucket/?prefix=&uploads=");
+}
+
+TEST(a_sweep_follows_pages_by_their_markers)
+{
+	static const struct canned answers[] = {
+		{ .status = 200,
+		  .headers = DATE,
+		  .body = UPLOADS(
+			  "<IsTruncated>true</IsTruncated><NextKeyMarker>m/1 &amp; "
+			  "more</NextKeyMarker><NextUploadIdMarker>a/+</NextUploadIdMarker>" UPLOAD(
+				  "m/1", "a", OLD)) },
+		{ .status = 204 },
+		{ .status = 200,
+		  .headers = DATE,
+		  .body = UPLOADS(
+			  UPLOAD("m/2", "b", OLD) "<IsTruncated>true</IsTruncated><NextKeyMarker>m/"
+						  "2</NextKeyMarker>") },
+		{ .status = 204 },
+		{ .status = 200,
+		  .headers = DATE,
+		  .body = UPLOADS("<IsTruncated>false</IsTruncated>") },
+	};
+	scope_server struct http_server *s = CANNED(answers);
+	scope_store struct warm_store *store = open_s3("s3://bucket", s);
+	size_t n = 99;
+
+	assert_int_equal(warm_store_sweep(store, "m/", DAY_MS, false, &n, NULL, NULL), 0);
+	assert_int_equal(n, 2);
+	assert_int_equal(http_server_count(s), 5);
+	assert_request(s, 2,
+		       "GET /bucket/?key-marker=m%2F1%20%26%20more&prefix=m%2F&"
+		       "upload-id-marker=a%2F%2B&uploads=");
+	assert_request(s, 4, "GET /bucket/?key-marker=m%2F2&prefix=m%2F&uploads=");
+}
+
+static void say_the_same(void *arg, const struct http_request *request, struct http_reply *reply)
+{
+	(void)arg;
+	(void)request;
+	http_reply_text(reply, 200,
+			UPLOADS("<IsTruncated>true</IsTruncated><NextKeyMarker>m/1</NextKeyMarker>"
+				"<NextUploadIdMarker>a</NextUploadIdMarker>"));
+	http_reply_header(reply, "Date: Tue, 15 Nov 1994 08:12:31 GMT");
+}
+
+TEST(a_server_whose_pages_do_not_move_on_does_not_hold_a_sweep)
+{
+	scope_server struct http_server *s = http_server_open(say_the_same, NULL);
+	scope_store struct warm_store *store = open_s3("s3://bucket", s);
+	struct warm_call call = { .deadline_ms = warm_clock_ms() + 20000 };
+	size_t n = 99;
+
+	assert_int_equal(warm_store_sweep(store, "m/", DAY_MS, false, &n, &call, NULL), 0);
+	assert_int_equal(n, 0);
+	assert_int_equal(http_server_count(s), 2);
+	/* More, and nothing that says where. */
+	static const struct canned answers[] = {
+		{ .status = 200,
+		  .headers = DATE,
+		  .body = UPLOADS("<IsTruncated>true</IsTruncated>") },
+	};
+	scope_server struct http_server *other = CANNED(answers);
+	scope_store struct warm_store *bare = open_s3("s3://bucket", other);
+	assert_int_equal(warm_store_sweep(bare, "m/", DAY_MS, false, &n, &call, NULL), 0);
+	assert_int_equal(http_server_count(other), 1);
+}
+
+TEST(a_sweep_by_a_server_without_a_clock_touches_nothing)
+{
+	static const struct canned answers[] = {
+		{ .status = 200, .body = UPLOADS(UPLOAD("m/1", "a", OLD)) },
+	};
+	scope_server struct http_server *s = CANNED(answers);
+	scope_store struct warm_store *store = open_s3("s3://bucket", s);
+	size_t n = 99;
+
+	assert_int_equal(warm_store_sweep(store, "", DAY_MS, false, &n, NULL, NULL), 0);
+	assert_int_equal(n, 0);
+	assert_int_equal(http_server_count(s), 1);
+}
+
+TEST(a_sweep_that_is_refused_says_which_right_is_missing)
+{
+	static const struct canned answers[] = {
+		{ .status = 403, .body = ERROR("AccessDenied", "") },
+		{ .status = 200,
+		  .headers = DATE,
+		  .body = UPLOADS(UPLOAD("m/1", "a", OLD) UPLOAD("m/2", "b", OLD)
+					  UPLOAD("m/3", "c", OLD)) },
+		{ .status = 204 },
+		{ .status = 403, .body = ERROR("AccessDenied", "") },
+	};
+	scope_server struct http_server *s = CANNED(answers);
+	scope_store struct warm_store *store = open_s3("s3://bucket", s);
+	struct warm_error err = { 0 };
+	size_t n = 99;
+
+	assert_int_equal(warm_store_sweep(store, "", DAY_MS, false, &n, NULL, &err), WARM_DENIED);
+	assert_int_equal(n, 0);
+	assert_non_null(strstr(err.msg, "s3:ListBucketMultipartUploads"));
+	err = (struct warm_error){ 0 };
+	assert_int_equal(warm_store_sweep(store, "", DAY_MS, false, &n, NULL, &err), WARM_DENIED);
+	assert_int_equal(n, 1);
+	assert_non_null(strstr(err.msg, "s3:AbortMultipartUpload"));
+	assert_int_equal(http_server_count(s), 4);
+}
+
+TEST(a_sweep_whose_answer_is_something_else_is_corrupt)
+{
+	static const struct canned answers[] = {
+		{ .status = 200, .headers = DATE, .body = "<html>log in</html>" },
+		{ .status = 200, .headers = DATE, .body = "<html><br>" },
+		{ .status = 200, .headers = DATE },
+		{ .status = 200, .headers = DATE, .body = LIST "</ListBucketResult>" },
+		{ .status = 200, .headers = DATE, .body = "<ListMultipartUploadsResult><Upload>" },
+	};
+	scope_server struct http_server *s = CANNED(answers);
+	scope_store struct warm_store *store = open_s3("s3://bucket", s);
+	size_t n = 99;
+
+	for (size_t i = 0; i < COUNT(answers); i++) {
+		assert_int_equal(warm_store_sweep(store, "", DAY_MS, false, &n, NULL, NULL),
+				 WARM_CORRUPT);
+		assert_int_equal(n, 0);
+	}
+	assert_int_equal(http_server_count(s), COUNT(answers));
+}
+
+TEST(a_sweep_of_a_bucket_without_uploads_is_done)
+{
+	static const struct canned answers[] = {
+		{ .status = 200, .headers = DATE, .body = UPLOADS("") },
+	};
+	scope_server struct http_server *s = CANNED(answers);
+	scope_store struct warm_store *store = open_s3("s3://bucket", s);
+	size_t n = 99;
+
+	assert_int_equal(warm_store_sweep(store, "", DAY_MS, false, &n, NULL, NULL), 0);
+	assert_int_equal(n, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -731,6 +928,14 @@ int main(void)
 		cmocka_unit_test(an_endpoint_comes_from_url_environment_or_profile),
 		cmocka_unit_test(parameters_that_make_no_sense_are_refused),
 		cmocka_unit_test(gs_sends_a_token_and_renews_it_once),
+		cmocka_unit_test(a_sweep_aborts_uploads_that_were_begun_long_ago),
+		cmocka_unit_test(a_dry_sweep_only_counts),
+		cmocka_unit_test(a_sweep_follows_pages_by_their_markers),
+		cmocka_unit_test(a_server_whose_pages_do_not_move_on_does_not_hold_a_sweep),
+		cmocka_unit_test(a_sweep_by_a_server_without_a_clock_touches_nothing),
+		cmocka_unit_test(a_sweep_that_is_refused_says_which_right_is_missing),
+		cmocka_unit_test(a_sweep_whose_answer_is_something_else_is_corrupt),
+		cmocka_unit_test(a_sweep_of_a_bucket_without_uploads_is_done),
 	};
 
 	return RUN(tests);
