@@ -471,6 +471,137 @@ TEST(a_canceled_compaction_changes_nothing)
 	close_house(h);
 }
 
+/* ---- what a base goes on covering ---- */
+
+#define DAY_MS ((uint64_t)24 * 3600 * 1000)
+
+static bool covers(const struct warm_index *base, struct warm_id id)
+{
+	for (size_t i = 0; i < base->n_covered; i++)
+		if (warm_id_compare(base->covered[i], id) == 0)
+			return true;
+	return false;
+}
+
+TEST(ids_of_layers_that_are_long_gone_are_forgotten)
+{
+	struct house *h = open_house();
+	struct warm_compact_report r;
+	const struct warm_id newest = { 1700000000000 + 400 * DAY_MS, 9 };
+	struct made_group a = { .name = "a", .files = { { .path = "a", .text = "1" } } },
+			  b = { .name = "b", .files = { { .path = "b", .text = "2" } } };
+	const struct warm_id covered[] = {
+		{ 1700000000000, 1 },		    /* listed still */
+		{ 1700000000000, 2 },		    /* long gone */
+		{ newest.ms - 91 * DAY_MS, 3 },	    /* gone for more than 90 days */
+		{ newest.ms - 90 * DAY_MS, 4 },	    /* for 90 */
+		{ newest.ms - 90 * DAY_MS + 1, 5 }, /* not yet */
+		{ newest.ms - 10 * DAY_MS, 6 },
+	};
+	const bool stays[] = { true, false, false, false, true, true };
+
+	put(h, covered[0], &a, 1);
+	put_made_layer(h->store, &h->key,
+		       &(struct made_layer){ .kind = WARM_BASE,
+					     .id = { newest.ms - DAY_MS, 7 },
+					     .covered = covered,
+					     .n_covered = COUNT(covered),
+					     .groups = &a,
+					     .n_groups = 1 },
+		       NULL);
+	put(h, newest, &b, 1);
+	assert_int_equal(compact(h, 0, &r), 0);
+	assert_int_equal(r.folded, 2);
+	scope_catalog struct warm_catalog c = { 0 };
+	assert_int_equal(warm_catalog_list(&c, h->store, &h->key, false, NULL, NULL), 0);
+	assert_int_equal(warm_catalog_read(&c, h->store, NULL, NULL, NULL), 0);
+	assert_int_equal(c.layers[0].name.kind, WARM_BASE);
+	assert_true(warm_id_compare(c.layers[0].name.id, newest) > 0);
+	const struct warm_index *base = c.layers[0].index;
+	for (size_t i = 0; i < COUNT(covered); i++)
+		if (covers(base, covered[i]) != stays[i])
+			fail_msg("id %zu", i);
+	/* The layers that were folded are covered whatever their age. */
+	assert_true(covers(base, newest));
+	assert_true(covers(base, (struct warm_id){ newest.ms - DAY_MS, 7 }));
+	assert_int_equal(base->n_covered, 5);
+	for (size_t i = 1; i < base->n_covered; i++)
+		assert_true(warm_id_compare(base->covered[i - 1], base->covered[i]) < 0);
+	close_house(h);
+}
+
+TEST(folded_layers_are_covered_however_old_they_are)
+{
+	struct house *h = open_house();
+	struct warm_compact_report r;
+	const struct warm_id old = { 1600000000000, 1 }, older = { 1500000000000, 1 };
+	struct made_group a = { .name = "a", .files = { { .path = "a", .text = "1" } } },
+			  b = { .name = "b", .files = { { .path = "b", .text = "2" } } };
+
+	put(h, older, &a, 1);
+	put(h, old, &b, 1);
+	put(h, third, &b, 1);
+	assert_int_equal(compact(h, 0, &r), 0);
+	scope_catalog struct warm_catalog c = { 0 };
+	assert_int_equal(warm_catalog_list(&c, h->store, &h->key, false, NULL, NULL), 0);
+	assert_int_equal(warm_catalog_read(&c, h->store, NULL, NULL, NULL), 0);
+	assert_int_equal(c.layers[0].index->n_covered, 3);
+	assert_true(covers(c.layers[0].index, older));
+	assert_true(covers(c.layers[0].index, old));
+	/* And stay so as long as their objects are there. */
+	struct warm_id later = { c.newest.ms + 200 * DAY_MS, 1 };
+	put(h, later, &a, 1);
+	assert_int_equal(compact(h, 0, &r), 0);
+	assert_int_equal(warm_catalog_list(&c, h->store, &h->key, false, NULL, NULL), 0);
+	assert_int_equal(warm_catalog_read(&c, h->store, NULL, NULL, NULL), 0);
+	assert_true(covers(c.layers[0].index, older));
+	assert_true(covers(c.layers[0].index, third));
+	assert_true(covers(c.layers[0].index, later));
+	char *after = contents(h, NULL);
+	assert_non_null(strstr(after, "a size=1"));
+	assert_non_null(strstr(after, "b size=1"));
+	free(after);
+	close_house(h);
+}
+
+/* A chain of compactions over years: each base covers what is there, not all that ever was. */
+TEST(bases_do_not_grow_with_every_compaction)
+{
+	struct house *h = open_house();
+	struct warm_compact_report r;
+	size_t most = 0;
+	struct warm_id id = { 1500000000000, 1 };
+
+	for (int month = 0; month < 24; month++) {
+		char path[16];
+		for (int i = 0; i < 2; i++) {
+			snprintf(path, sizeof(path), "g%d", i);
+			struct made_group g = { .name = path,
+						.files = { { .path = path, .text = "x" } } };
+			id.ms += 15 * DAY_MS;
+			put(h, id, &g, 1);
+		}
+		assert_int_equal(compact(h, 0, &r), 0);
+		assert_true(r.base[0] != '\0');
+		/* The clock of the file system moved on meanwhile. */
+		assert_int_equal(
+			shell("find %s/store -type f -exec touch -d '-2 hours' {} +", h->s.path),
+			0);
+		assert_int_equal(compact(h, 3600 * 1000, &r), 0);
+		assert_int_equal(listed(h), 1);
+		scope_catalog struct warm_catalog c = { 0 };
+		assert_int_equal(warm_catalog_list(&c, h->store, &h->key, false, NULL, NULL), 0);
+		assert_int_equal(warm_catalog_read(&c, h->store, NULL, NULL, NULL), 0);
+		if (c.layers[0].index->n_covered > most)
+			most = c.layers[0].index->n_covered;
+		id = c.newest;
+	}
+	close_house(h);
+	/* Three a month, of some four months. */
+	assert_true(most <= 12);
+	assert_true(most >= 6);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -486,6 +617,9 @@ int main(void)
 		cmocka_unit_test(fewer_layers_than_asked_for_are_left_alone),
 		cmocka_unit_test(a_late_layer_of_an_older_id_is_not_covered_by_the_base),
 		cmocka_unit_test(a_canceled_compaction_changes_nothing),
+		cmocka_unit_test(ids_of_layers_that_are_long_gone_are_forgotten),
+		cmocka_unit_test(folded_layers_are_covered_however_old_they_are),
+		cmocka_unit_test(bases_do_not_grow_with_every_compaction),
 	};
 
 	return RUN(tests);
