@@ -7,6 +7,7 @@
 #include "lib/sync/ledger.h"
 #include "lib/sync/publish.h"
 #include "lib/sync/restore.h"
+#include "tests/support/wrapped_store.h"
 
 #define KEY52 "JLBMVPBZBZDTHY2Q54DTTFGFZEYHW5VI2ZA6RYBGUSU5E6OC3WDA"
 
@@ -535,6 +536,646 @@ TEST(a_denied_or_missing_volume_and_a_canceled_round_say_so)
 	assert_int_equal(without, WARM_CANCELED);
 }
 
+/* ---- rounds that look, drain, and share ---- */
+
+#define FACTORS "vllm/torch_compile_cache/abc/rank_0_0/x/cache_key_factors.json"
+
+static int count_call(void *arg, enum wrapped_call call, const char *name, struct warm_error *err)
+{
+	atomic_int *n = arg;
+
+	(void)call;
+	(void)name;
+	(void)err;
+	atomic_fetch_add(n, 1);
+	return 0;
+}
+
+TEST(a_look_counts_and_never_asks_the_store)
+{
+	struct house *h = open_house(AT_ONCE);
+	atomic_int calls = 0;
+	struct wrapped_store w = { .inner = h->store, .before = count_call, .arg = &calls };
+	struct warm_store *wrapped = wrapped_store_open(&w);
+
+	h->o.store = wrapped;
+	h->o.max_file_bytes = 1000;
+	put_text(h->volume, "a", "1");
+	put_text(h->volume, "d/b", "22");
+	put_text(h->volume, "inductor/ab/x.so", "\177ELF and no more");
+	uint8_t *big = noise(1, 2000);
+	put_file(h->volume, "triton/" KEY52 "/large", big, 2000, 0644, 0);
+	put_text(h->volume, "triton/" KEY52 "/small", "1");
+	free(big);
+	for (int i = 0; i < 3; i++) {
+		publish(h, WARM_PUBLISH_LOOK, "template");
+		assert_int_equal(h->r.volume_groups, 4);
+		assert_int_equal(h->r.fresh, 2);
+		assert_int_equal(h->r.torn, 1);
+		assert_int_equal(h->r.withheld, 1);
+		assert_int_equal(h->r.waiting, 0);
+		assert_int_equal(h->r.layers, 0);
+		assert_false(h->r.complete);
+	}
+	assert_int_equal(calls, 0);
+	assert_true(h->r.volume_bytes > 0);
+	assert_false(is_there(h->volume, WARM_LEDGER_PATH));
+	/* And what was looked at is published as ever. */
+	publish(h, WARM_PUBLISH_ROUND, NULL);
+	assert_true(calls > 0);
+	assert_int_equal(h->r.groups, 2);
+	warm_publisher_free(take_ptr(h->p));
+	warm_store_free(wrapped);
+	close_house(h);
+}
+
+TEST(a_look_waits_for_settling_as_a_round_does)
+{
+	struct house *h = open_house(NEVER);
+
+	put_text(h->volume, "a", "1");
+	put_text(h->volume, "inductor/ab/c.py", "renamed into place");
+	publish(h, WARM_PUBLISH_LOOK, NULL);
+	assert_int_equal(h->r.waiting, 2);
+	assert_int_equal(h->r.fresh, 0);
+	close_house(h);
+}
+
+TEST(a_publisher_that_only_reads_never_asks_the_store)
+{
+	struct house *h = open_house(AT_ONCE);
+	atomic_int calls = 0;
+	struct wrapped_store w = { .inner = h->store, .before = count_call, .arg = &calls };
+	struct warm_store *wrapped = wrapped_store_open(&w);
+	struct made_group g = { .name = "inductor/ab/r.py",
+				.flags = WARM_GROUP_SELF_KEYED,
+				.files = { { .path = "inductor/ab/r.py", .text = "123" } } };
+	struct made_layer l = { .id = { 1700000000000, 1 }, .groups = &g, .n_groups = 1 };
+
+	put_made_layer(h->store, &h->o.key, &l, NULL);
+	(void)restore_into(h, "volume", "v2", "/cache");
+	put_text(h->volume, "a", "1");
+	h->o.store = wrapped;
+	h->o.read_only = true;
+	for (int mode = WARM_PUBLISH_LOOK; mode <= WARM_PUBLISH_ALL; mode++) {
+		publish(h, (enum warm_publish_mode)mode, "template");
+		assert_int_equal(h->r.layers, 0);
+		assert_int_equal(h->r.fresh, 1);
+		assert_int_equal(h->r.volume_groups, 2);
+		assert_int_equal(warm_publish_use(&h->r).inert, 1);
+		assert_int_equal(warm_publish_use(&h->r).inert_bytes, 3);
+	}
+	assert_int_equal(calls, 0);
+	warm_publisher_free(take_ptr(h->p));
+	warm_store_free(wrapped);
+	close_house(h);
+}
+
+static void read_as_a_model(struct house *h, const char *path)
+{
+	struct stat st = stat_of(h->volume, path);
+
+	set_times(h->volume, path, warm_timespec_ns(st.st_atim) + 1000000000,
+		  warm_timespec_ns(st.st_mtim));
+}
+
+TEST(use_is_counted_by_profile_and_what_a_hit_does_not_open_is_left_out)
+{
+	struct house *h = open_house(AT_ONCE);
+	struct made_group groups[] = {
+		{ .name = "deepgemm/cache/k",
+		  .flags = WARM_GROUP_SELF_KEYED,
+		  .files = { { .path = "deepgemm/cache/k/.committed", .text = "" },
+			     { .path = "deepgemm/cache/k/kernel.cu", .text = "12" } } },
+		{ .name = "inductor/ab/x.cpp",
+		  .flags = WARM_GROUP_SELF_KEYED,
+		  .files = { { .path = "inductor/ab/x.cpp", .text = "1234567" } } },
+		{ .name = "inductor/ab/x.py",
+		  .flags = WARM_GROUP_SELF_KEYED,
+		  .files = { { .path = "inductor/ab/x.py", .text = "12345" } } },
+		{ .name = "inductor/ab/y.cu",
+		  .flags = WARM_GROUP_SELF_KEYED,
+		  .files = { { .path = "inductor/ab/y.cu", .text = "1" } } },
+		{ .name = "jax/f-cache",
+		  .flags = WARM_GROUP_SELF_KEYED,
+		  .files = { { .path = "jax/f-cache", .text = "123" } } },
+		{ .name = "x/f", .files = { { .path = "x/f", .text = "1234" } } },
+	};
+	struct made_layer l = { .id = { 1700000000000, 1 },
+				.groups = groups,
+				.n_groups = COUNT(groups) };
+
+	put_made_layer(h->store, &h->o.key, &l, NULL);
+	assert_int_equal(restore_into(h, "volume", "v2", "/cache").groups, COUNT(groups));
+	publish(h, WARM_PUBLISH_LOOK, NULL);
+	const struct warm_use *use = h->r.use;
+	assert_int_equal(use[WARM_PROFILE_INDUCTOR].inert, 1);
+	assert_int_equal(use[WARM_PROFILE_INDUCTOR].inert_bytes, 5);
+	assert_int_equal(use[WARM_PROFILE_DEEPGEMM].inert, 1);
+	assert_int_equal(use[WARM_PROFILE_JAX].inert, 1);
+	assert_int_equal(use[WARM_PROFILE_FILE].inert, 1);
+	assert_int_equal(use[WARM_PROFILE_TRITON].inert, 0);
+	assert_int_equal(warm_publish_use(&h->r).inert, 4);
+	assert_int_equal(warm_publish_use(&h->r).inert_bytes, 5 + 2 + 3 + 4);
+	assert_int_equal(warm_publish_use(&h->r).used, 0);
+	read_as_a_model(h, "inductor/ab/x.cpp");
+	read_as_a_model(h, "inductor/ab/x.py");
+	read_as_a_model(h, "deepgemm/cache/k/kernel.cu"); /* one file of two */
+	publish(h, WARM_PUBLISH_LOOK, NULL);
+	assert_int_equal(use[WARM_PROFILE_INDUCTOR].used, 2);
+	assert_int_equal(use[WARM_PROFILE_INDUCTOR].used_bytes, 12);
+	assert_int_equal(use[WARM_PROFILE_INDUCTOR].inert, 0);
+	assert_int_equal(use[WARM_PROFILE_DEEPGEMM].used, 1);
+	assert_int_equal(use[WARM_PROFILE_DEEPGEMM].used_bytes, 2);
+	assert_int_equal(use[WARM_PROFILE_JAX].inert, 1);
+	assert_int_equal(warm_publish_use(&h->r).used, 3);
+	assert_int_equal(warm_publish_use(&h->r).inert, 2);
+	/* The model's own are none of it. */
+	put_text(h->volume, "inductor/ab/own.py", "1");
+	publish(h, WARM_PUBLISH_ALL, NULL);
+	assert_int_equal(warm_publish_use(&h->r).used, 3);
+	assert_int_equal(warm_publish_use(&h->r).inert, 2);
+	close_house(h);
+}
+
+TEST(a_group_that_may_hold_a_secret_passes)
+{
+	static const struct {
+		const char *allowed;
+		bool passes;
+	} rows[] = {
+		{ FACTORS, true },
+		{ "vllm/*", true },
+		{ "*/cache_key_factors.json", true },
+		{ "vllm/torch_compile_cache/ab?/rank_0_0/*", true },
+		{ "cache_key_factors.json", false },
+		{ "triton/*", false },
+		{ "/" FACTORS, false },
+		{ "", false },
+	};
+
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		struct house *h = open_house(AT_ONCE);
+		const char *allow[] = { "nothing/of/the/kind", rows[i].allowed };
+		h->o.allow_secrets = allow;
+		h->o.n_allow_secrets = 2;
+		put_text(h->volume, FACTORS, "{\"env\": {\"VLLM_API_KEY\": \"x\"}}");
+		put_text(h->volume, "other.py",
+			 "key = 'AK"
+			 "IA0123456789ABCDEF'");
+		publish(h, WARM_PUBLISH_ALL, NULL);
+		if (h->r.groups != (rows[i].passes ? 1 : 0))
+			fail_msg("%s: %zu groups", rows[i].allowed, h->r.groups);
+		assert_int_equal(h->r.withheld, rows[i].passes ? 1 : 2);
+		/* And is withheld the next time, too. */
+		publish(h, WARM_PUBLISH_ALL, NULL);
+		assert_int_equal(h->r.groups, 0);
+		close_house(h);
+	}
+}
+
+TEST(fresh_counts_what_is_new_and_whole_published_or_not)
+{
+	struct house *h = open_house(AT_ONCE);
+
+	put_text(h->volume, "a", "1");
+	put_text(h->volume, "b", "1");
+	put_text(h->volume, "inductor/ab/k.best_config", "{}"); /* rides along */
+	put_text(h->volume, FACTORS, "{\"A_KEY\": \"x\"}");	/* new and whole, if withheld */
+	publish(h, WARM_PUBLISH_ALL, NULL);
+	assert_int_equal(h->r.fresh, 3);
+	assert_int_equal(h->r.groups, 3);
+	publish(h, WARM_PUBLISH_ALL, NULL);
+	assert_int_equal(h->r.fresh, 1);
+	put_text(h->volume, "a", "changed");
+	publish(h, WARM_PUBLISH_LOOK, NULL);
+	assert_int_equal(h->r.fresh, 2);
+	close_house(h);
+}
+
+static void put_noise(struct house *h, const char *format, int n, size_t bytes)
+{
+	for (int i = 0; i < n; i++) {
+		uint8_t *data = noise((uint64_t)i, bytes);
+		char path[40];
+		snprintf(path, sizeof(path), "%s%02d", format, i);
+		put_file(h->volume, path, data, bytes, 0644, 0);
+		free(data);
+	}
+}
+
+/* Another pod, with the same in its volume, that publishes after our first layer. */
+struct neighbour {
+	struct house *h;
+	char volume[300];
+	int puts;
+	size_t groups;
+};
+
+static void publish_as_neighbour(void *arg, const char *name)
+{
+	struct neighbour *n = arg;
+	struct warm_publish_options o = n->h->o;
+	struct warm_publish_report r;
+	struct warm_publisher *p = NULL;
+
+	(void)name;
+	if (n->puts++ > 0)
+		return;
+	o.store = n->h->store;
+	o.volume = n->volume;
+	assert_int_equal(warm_publisher_open(&o, &p, NULL), 0);
+	assert_int_equal(warm_publisher_run(p, WARM_PUBLISH_ALL, NULL, NULL, NULL, NULL, &r, NULL),
+			 0);
+	n->groups = r.groups;
+	warm_publisher_free(p);
+}
+
+TEST(what_others_put_between_two_layers_is_not_put_again)
+{
+	struct house *h = open_house(AT_ONCE);
+	struct neighbour n = { .h = h };
+	struct wrapped_store w = { .inner = h->store,
+				   .after_put = publish_as_neighbour,
+				   .arg = &n };
+	struct warm_store *wrapped = wrapped_store_open(&w);
+
+	h->o.layer_bytes = 1 << 20;
+	put_noise(h, "x/", 12, 400000);
+	put_text(h->volume, "inductor/ab/k.best_config", "{}");
+	snprintf(n.volume, sizeof(n.volume), "%s/other", h->s.path);
+	assert_int_equal(shell("cp -a %s/volume %s/other", h->s.path, h->s.path), 0);
+	h->o.store = wrapped;
+	publish(h, WARM_PUBLISH_ROUND, NULL);
+	/* A layer of ours, the rest is the neighbour's, and what is mutable rides along. */
+	assert_true(h->r.groups >= 2 && h->r.groups <= 5);
+	assert_int_equal(h->r.groups - 1 + n.groups - 1, 12);
+	assert_int_equal(h->r.layers, 2);
+	/* Nothing is missing. */
+	assert_int_equal(restore_into(h, "third", "v2", "/cache").groups, 13);
+	publish(h, WARM_PUBLISH_ROUND, NULL);
+	assert_int_equal(h->r.groups, 0);
+	warm_publisher_free(take_ptr(h->p));
+	warm_store_free(wrapped);
+	close_house(h);
+}
+
+static int fail_second_list(void *arg, enum wrapped_call call, const char *name,
+			    struct warm_error *err)
+{
+	atomic_int *lists = arg;
+
+	(void)name;
+	if (call == WRAPPED_LIST && atomic_fetch_add(lists, 1) == 1)
+		return warm_error_set(err, WARM_TRANSIENT, "no second LIST");
+	return 0;
+}
+
+TEST(a_store_that_fails_between_two_layers_keeps_the_first)
+{
+	struct house *h = open_house(AT_ONCE);
+	atomic_int lists = 0;
+	struct wrapped_store w = { .inner = h->store, .before = fail_second_list, .arg = &lists };
+	struct warm_store *wrapped = wrapped_store_open(&w);
+
+	h->o.store = wrapped;
+	h->o.layer_bytes = 1 << 20;
+	put_noise(h, "x/", 8, 400000);
+	assert_int_equal(warm_publisher_open(&h->o, &h->p, &h->err), 0);
+	assert_int_equal(warm_publisher_run(h->p, WARM_PUBLISH_ROUND, "template", NULL, NULL, NULL,
+					    &h->r, &h->err),
+			 WARM_TRANSIENT);
+	assert_int_equal(h->r.layers, 1);
+	assert_false(h->r.complete);
+	size_t first_groups = h->r.groups;
+	assert_true(first_groups >= 1);
+	publish(h, WARM_PUBLISH_ROUND, NULL);
+	assert_int_equal(h->r.groups, 8 - first_groups);
+	assert_int_equal(restore_into(h, "other", "v2", "/cache").groups, 8);
+	warm_publisher_free(take_ptr(h->p));
+	warm_store_free(wrapped);
+	close_house(h);
+}
+
+/* The layers of the key, oldest first. */
+static void list_layers(struct house *h, struct warm_catalog *c)
+{
+	assert_int_equal(warm_catalog_list(c, h->store, &h->o.key, false, NULL, NULL), 0);
+	assert_int_equal(warm_catalog_read(c, h->store, NULL, NULL, NULL), 0);
+}
+
+static const struct warm_index *layer(const struct warm_catalog *c, size_t i)
+{
+	return c->layers[c->n_layers - 1 - i].index;
+}
+
+TEST(replicas_begin_at_different_places_and_end_with_what_is_mutable)
+{
+	char seen[32][8] = { "" };
+	size_t n_seen = 0;
+
+	for (int pod = 0; pod < 20; pod++) {
+		struct house *h = open_house(AT_ONCE);
+		scope_catalog struct warm_catalog c = { 0 };
+		h->o.layer_bytes = 1 << 20;
+		put_noise(h, "x/", 12, 300000);
+		put_text(h->volume, "inductor/ab/a.best_config", "{}");
+		put_text(h->volume, "inductor/ab/z.best_config", "{}");
+		wait_a_moment();
+		publish(h, WARM_PUBLISH_ROUND, "template");
+		assert_int_equal(h->r.groups, 14);
+		list_layers(h, &c);
+		assert_true(c.n_layers >= 3);
+		const struct warm_index *first = layer(&c, 0), *last = layer(&c, c.n_layers - 1);
+		bool known = false;
+		/* Within a layer groups are sorted: the least name says where it began, mostly. */
+		for (size_t i = 0; i < n_seen; i++)
+			known = known || strcmp(seen[i], first->groups[0].name) == 0;
+		if (!known)
+			snprintf(seen[n_seen++], sizeof(seen[0]), "%s", first->groups[0].name);
+		for (size_t i = 0; i + 1 < c.n_layers; i++) {
+			const struct warm_index *x = layer(&c, i);
+			assert_null(x->complete);
+			for (size_t k = 0; k < x->n_groups; k++)
+				assert_true((x->groups[k].flags & WARM_GROUP_MUTABLE) == 0);
+		}
+		size_t mutables = 0;
+		for (size_t k = 0; k < last->n_groups; k++)
+			mutables += (last->groups[k].flags & WARM_GROUP_MUTABLE) != 0;
+		assert_int_equal(mutables, 2);
+		assert_non_null(last->complete);
+		close_house(h);
+	}
+	assert_true(n_seen >= 2);
+}
+
+TEST(one_layer_is_packed_in_the_order_of_names)
+{
+	for (int pod = 0; pod < 3; pod++) {
+		struct house *h = open_house(AT_ONCE);
+		scope_catalog struct warm_catalog c = { 0 };
+		put_noise(h, "x/", 5, 1000);
+		publish(h, WARM_PUBLISH_ROUND, NULL);
+		list_layers(h, &c);
+		const struct warm_index *x = layer(&c, 0);
+		assert_int_equal(x->n_groups, 5);
+		for (size_t i = 1; i < x->n_groups; i++)
+			assert_true(strcmp(x->groups[i - 1].name, x->groups[i].name) < 0);
+		close_house(h);
+	}
+}
+
+TEST(a_drain_puts_what_is_proven_whole_and_the_smallest_first)
+{
+	struct house *h = open_house(NEVER);
+	scope_catalog struct warm_catalog c = { 0 };
+
+	h->o.layer_bytes = 1 << 20;
+	for (int i = 0; i < 6; i++) {
+		/* The later by name, the smaller. */
+		size_t bytes = 700000 - (size_t)i * 100000;
+		uint8_t *data = noise((uint64_t)i, bytes);
+		char path[40];
+		snprintf(path, sizeof(path), "inductor/ab/%d.py", i);
+		put_file(h->volume, path, data, bytes, 0644, 0);
+		free(data);
+	}
+	put_text(h->volume, "unproven", "1");
+	put_text(h->volume, "inductor/ab/k.best_config", "{}");
+	publish(h, WARM_PUBLISH_ROUND, NULL);
+	assert_int_equal(h->r.groups, 0);
+	publish(h, WARM_PUBLISH_DRAIN, NULL);
+	assert_int_equal(h->r.groups, 7);
+	assert_int_equal(h->r.waiting, 1);
+	assert_null(strstr(h->heard.text, "left-out")); /* a last round will say it */
+	list_layers(h, &c);
+	assert_true(c.n_layers >= 3);
+	bool has_smallest = false;
+	for (size_t i = 0; i < layer(&c, 0)->n_groups; i++)
+		has_smallest = has_smallest ||
+			       strcmp(layer(&c, 0)->groups[i].name, "inductor/ab/5.py") == 0;
+	assert_true(has_smallest);
+	const struct warm_index *last = layer(&c, c.n_layers - 1);
+	bool has_largest = false, has_mutable = false;
+	for (size_t i = 0; i < last->n_groups; i++) {
+		has_largest = has_largest || strcmp(last->groups[i].name, "inductor/ab/0.py") == 0;
+		has_mutable = has_mutable || (last->groups[i].flags & WARM_GROUP_MUTABLE) != 0;
+	}
+	assert_true(has_largest && has_mutable);
+	publish(h, WARM_PUBLISH_FINAL, NULL);
+	assert_int_equal(h->r.groups, 0);
+	assert_non_null(strstr(h->heard.text, "left-out: unproven"));
+	close_house(h);
+}
+
+TEST(a_drain_with_nothing_new_does_not_ask_the_store_again)
+{
+	struct house *h = open_house(AT_ONCE);
+	atomic_int calls = 0;
+	struct wrapped_store w = { .inner = h->store, .before = count_call, .arg = &calls };
+	struct warm_store *wrapped = wrapped_store_open(&w);
+
+	h->o.store = wrapped;
+	put_text(h->volume, "a", "1");
+	publish(h, WARM_PUBLISH_DRAIN, NULL);
+	assert_int_equal(h->r.groups, 1);
+	int after_first = calls;
+	for (int i = 0; i < 5; i++)
+		publish(h, WARM_PUBLISH_DRAIN, NULL);
+	assert_int_equal(calls, after_first);
+	warm_publisher_free(take_ptr(h->p));
+	warm_store_free(wrapped);
+	close_house(h);
+}
+
+TEST(in_a_hurry_a_round_ends_after_the_layer_at_hand)
+{
+	static const struct {
+		enum warm_publish_mode mode;
+		bool ends;
+	} rows[] = { { WARM_PUBLISH_ROUND, true },
+		     { WARM_PUBLISH_DRAIN, true },
+		     { WARM_PUBLISH_FINAL, false },
+		     { WARM_PUBLISH_ALL, false } };
+
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		struct house *h = open_house(AT_ONCE);
+		atomic_bool hurry = true;
+		h->o.hurry = &hurry;
+		put_text(h->volume, "a", "1");
+		put_text(h->volume, "b", "1");
+		wait_a_moment();
+		publish(h, rows[i].mode, "template");
+		assert_int_equal(h->r.groups, rows[i].ends ? 0 : 2);
+		assert_true(h->r.complete != rows[i].ends);
+		/* What was left comes in the last round. */
+		publish(h, WARM_PUBLISH_FINAL, "template");
+		assert_int_equal(h->r.groups, rows[i].ends ? 2 : 0);
+		assert_true(h->r.complete);
+		close_house(h);
+	}
+}
+
+/* ---- marks ---- */
+
+TEST(a_mark_comes_after_a_quiet_time_or_when_the_model_is_ready)
+{
+	struct house *h = open_house(AT_ONCE);
+
+	h->o.complete_after_ms = NEVER;
+	put_text(h->volume, "a", "1");
+	publish(h, WARM_PUBLISH_ALL, "template");
+	assert_int_equal(h->r.groups, 1);
+	assert_false(h->r.complete);
+	put_text(h->volume, "b", "1");
+	publish(h, WARM_PUBLISH_ROUND, "template");
+	assert_false(h->r.complete);
+	warm_publisher_set_ready(h->p);
+	put_text(h->volume, "c", "1");
+	publish(h, WARM_PUBLISH_ROUND, "template");
+	assert_int_equal(h->r.groups, 1);
+	assert_true(h->r.complete);
+	close_house(h);
+}
+
+TEST(readiness_alone_brings_the_mark_on_an_empty_layer)
+{
+	struct house *h = open_house(AT_ONCE);
+
+	h->o.complete_after_ms = NEVER;
+	put_text(h->volume, "a", "1");
+	publish(h, WARM_PUBLISH_ALL, NULL);
+	warm_publisher_set_ready(h->p);
+	publish(h, WARM_PUBLISH_ROUND, "template");
+	assert_true(h->r.complete);
+	assert_int_equal(h->r.layers, 1);
+	assert_int_equal(h->r.groups, 0);
+	close_house(h);
+}
+
+TEST(nothing_is_marked_while_groups_wait_or_are_torn_or_none_are_there)
+{
+	struct house *h = open_house(AT_ONCE);
+
+	warm_publisher_free(take_ptr(h->p));
+	assert_int_equal(warm_publisher_open(&h->o, &h->p, &h->err), 0);
+	warm_publisher_set_ready(h->p);
+	publish(h, WARM_PUBLISH_ROUND, "template");
+	assert_false(h->r.complete);
+	assert_int_equal(layers_of(h, "v2"), 0);
+	put_text(h->volume, "a", "1");
+	int fd = openat(h->volume, "writing", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	publish(h, WARM_PUBLISH_ROUND, "template");
+	assert_int_equal(h->r.groups, 1);
+	assert_false(h->r.complete);
+	close(fd);
+	put_text(h->volume, "inductor/ab/x.so", "\177ELF and no more");
+	publish(h, WARM_PUBLISH_ALL, "template");
+	assert_false(h->r.complete);
+	assert_int_equal(unlinkat(h->volume, "inductor/ab/x.so", 0), 0);
+	publish(h, WARM_PUBLISH_ALL, "template");
+	assert_true(h->r.complete);
+	close_house(h);
+}
+
+/* ---- restraint and progress ---- */
+
+TEST(a_round_keeps_to_its_share_of_a_cpu_until_it_is_unrestrained)
+{
+	struct house *h = open_house(AT_ONCE);
+	atomic_bool unrestrained = false;
+	struct timespec cpu;
+
+	h->o.cpu_percent = 10;
+	h->o.unrestrained = &unrestrained;
+	put_noise(h, "x/", 8, 2 << 20);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	int64_t cpu_before = warm_timespec_ns(cpu);
+	publish(h, WARM_PUBLISH_ROUND, NULL);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+	int64_t cpu_ms = (warm_timespec_ns(cpu) - cpu_before) / 1000000;
+	assert_int_equal(h->r.groups, 8);
+	/* Looking at the volume and the put aren't packing: half of it, then. */
+	assert_true(h->r.pack_ms >= cpu_ms * 10 / 2);
+	/* Lifted, the same is done at full speed. */
+	assert_int_equal(warm_tree_remove(h->s.fd, "store", NULL), 0);
+	int64_t restrained_ms = h->r.pack_ms;
+	unrestrained = true;
+	publish(h, WARM_PUBLISH_ALL, NULL);
+	assert_int_equal(h->r.groups, 8);
+	assert_true(h->r.pack_ms < restrained_ms);
+	close_house(h);
+}
+
+struct watched {
+	uint64_t last, total;
+	int calls;
+};
+
+static void watch_progress(void *arg, uint64_t done, uint64_t total)
+{
+	struct watched *w = arg;
+
+	assert_true(done >= w->last && done <= total);
+	assert_true(w->calls == 0 || total == w->total);
+	w->last = done;
+	w->total = total;
+	w->calls++;
+}
+
+TEST(progress_grows_up_to_all)
+{
+	struct house *h = open_house(AT_ONCE);
+	struct watched w = { 0 };
+
+	h->o.progress = watch_progress;
+	h->o.progress_arg = &w;
+	put_noise(h, "x/", 5, 1000);
+	publish(h, WARM_PUBLISH_ALL, NULL);
+	assert_int_equal(w.calls, 5);
+	assert_int_equal(w.total, 5000);
+	assert_int_equal(w.last, 5000);
+	close_house(h);
+}
+
+TEST(what_is_inert_is_explained)
+{
+	struct house *h = open_house(AT_ONCE);
+	struct made_group g = { .name = "inductor/ab/r.py",
+				.flags = WARM_GROUP_SELF_KEYED,
+				.files = { { .path = "inductor/ab/r.py", .text = "123" } } };
+	struct made_layer l = { .id = { 1700000000000, 1 }, .groups = &g, .n_groups = 1 };
+	scope_buf struct warm_buf text = WARM_BUF_INIT;
+	atomic_bool cancel = true;
+	struct warm_call call = { .cancel = &cancel };
+
+	publish(h, WARM_PUBLISH_LOOK, NULL);
+	assert_int_equal(warm_publisher_explain_inert(h->p, NULL, &text, &h->err), WARM_NOT_FOUND);
+	assert_int_equal(text.bytes, 0);
+	put_made_layer(h->store, &h->o.key, &l, NULL);
+	(void)restore_into(h, "volume", "v2", "/cache");
+	assert_int_equal(warm_publisher_explain_inert(h->p, &call, &text, &h->err), WARM_CANCELED);
+	assert_int_equal(warm_publisher_explain_inert(h->p, NULL, &text, &h->err), 0);
+	warm_buf_put_u8(&text, 0);
+	assert_non_null(strstr((char *)text.data, "no mount at /cache"));
+	assert_non_null(strstr((char *)text.data, "TORCHINDUCTOR_CACHE_DIR"));
+	close_house(h);
+}
+
+TEST(a_ledger_is_not_written_through_a_link)
+{
+	struct house *h = open_house(AT_ONCE);
+
+	put_text(h->volume, "a", "1");
+	publish(h, WARM_PUBLISH_LOOK, NULL);
+	put_dir(h->s.fd, "outside");
+	assert_int_equal(warm_tree_remove(h->volume, WARM_DIR, NULL), 0);
+	assert_int_equal(symlinkat(scratch_path(&h->s, "outside"), h->volume, WARM_DIR), 0);
+	(void)!warm_publisher_run(h->p, WARM_PUBLISH_ALL, NULL, NULL, NULL, NULL, &h->r, &h->err);
+	assert_false(is_there(h->s.fd, "outside/ledger"));
+	close_house(h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -561,6 +1202,27 @@ int main(void)
 		cmocka_unit_test(a_publisher_without_a_ledger_writes_nothing_into_the_directory),
 		cmocka_unit_test(an_empty_volume_is_scanned_without_trouble),
 		cmocka_unit_test(a_denied_or_missing_volume_and_a_canceled_round_say_so),
+		cmocka_unit_test(a_look_counts_and_never_asks_the_store),
+		cmocka_unit_test(a_look_waits_for_settling_as_a_round_does),
+		cmocka_unit_test(a_publisher_that_only_reads_never_asks_the_store),
+		cmocka_unit_test(
+			use_is_counted_by_profile_and_what_a_hit_does_not_open_is_left_out),
+		cmocka_unit_test(a_group_that_may_hold_a_secret_passes),
+		cmocka_unit_test(fresh_counts_what_is_new_and_whole_published_or_not),
+		cmocka_unit_test(what_others_put_between_two_layers_is_not_put_again),
+		cmocka_unit_test(a_store_that_fails_between_two_layers_keeps_the_first),
+		cmocka_unit_test(replicas_begin_at_different_places_and_end_with_what_is_mutable),
+		cmocka_unit_test(one_layer_is_packed_in_the_order_of_names),
+		cmocka_unit_test(a_drain_puts_what_is_proven_whole_and_the_smallest_first),
+		cmocka_unit_test(a_drain_with_nothing_new_does_not_ask_the_store_again),
+		cmocka_unit_test(in_a_hurry_a_round_ends_after_the_layer_at_hand),
+		cmocka_unit_test(a_mark_comes_after_a_quiet_time_or_when_the_model_is_ready),
+		cmocka_unit_test(readiness_alone_brings_the_mark_on_an_empty_layer),
+		cmocka_unit_test(nothing_is_marked_while_groups_wait_or_are_torn_or_none_are_there),
+		cmocka_unit_test(a_round_keeps_to_its_share_of_a_cpu_until_it_is_unrestrained),
+		cmocka_unit_test(progress_grows_up_to_all),
+		cmocka_unit_test(what_is_inert_is_explained),
+		cmocka_unit_test(a_ledger_is_not_written_through_a_link),
 	};
 
 	return RUN(tests);
