@@ -455,6 +455,16 @@ def nothing_is_deleted_for_a_base_that_is_corrupt(t):
     _restored(t, tree)
 
 
+def a_base_that_is_corrupt_is_counted_once(t):
+    _push_parts(t, Tree([fxgraph_file("x%d" % i, 3000) for i in range(4)]))
+    _compact(t)
+    base, = _bases(t)
+    _flip(t, base, 200)
+    for _ in range(3):
+        said, = _delete_covered(t)
+        assert said["bad"] == 1, said
+
+
 def _init_of_all(t, tree):
     t.clear()
     r = t.init("--fallback=none")
@@ -604,12 +614,14 @@ def compact_killed_at_every_step_of_deleting_loses_nothing(t):
 
 def gc_killed_at_every_step_leaves_whole_groups_and_the_next_finishes(t):
     tree = Tree([triton_group("g", 300), flashinfer_group("g", 300), inductor_file("g", 300),
-                 fxgraph_file("g", 300)])
-    other = Tree([fxgraph_file("stays%d" % i) for i in range(2)])
+                 fxgraph_file("g", 300), {"own/mark": b"marked"}])
+    other = Tree([fxgraph_file("stays"), {"own/mark": b"marked"}])
     for version in ("v1", "v2"):
-        _push_parts(t, tree, version=version)
+        _push_parts(t, Tree(tree.groups[:4]), version=version)
+        _make(t, version, days=1, complete="", files=tree.groups[4])
         _compact(t)
-    _push_parts(t, other, 2, version="v3")
+    _push(t, Tree(other.groups[:1]), version="v3")
+    _make(t, "v3", days=1, complete="", files=other.groups[1])
     _age(t)
     _keep(t)
 
@@ -620,6 +632,7 @@ def gc_killed_at_every_step_leaves_whole_groups_and_the_next_finishes(t):
             there = check_whole(t.volume, tree, what)
             assert r.code == 0 and r.status in ("warm", "cold"), (what, r)
             assert (r.status == "cold") == (there == 0), (what, r)
+            assert not r.json["complete"] or there == len(tree.groups), (what, there, r)
         _restored(t, other, what, version="v3")
 
     def done(what):
