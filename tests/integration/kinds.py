@@ -19,6 +19,8 @@ class Kind:
     parent = None  # where tests' own directories are made
     env = {}       # what the programs need
     skips = {}     # part of "file.function": why it can't be done by this kind
+    remote = False  # a kill can't come between two calls on the store's files
+    ages = True     # files' times are the store's
 
     def url(self, ctx, path, write):
         """What to give as --store for the directory `path`; also when what lies there has
@@ -41,6 +43,9 @@ def _below(parent, path):
 
 _OWNERS = "it is about permissions of a directory"
 _CALLS = "it counts calls on files, and the store makes none"
+_HEAD = "a head is older than the store"
+_CLOCK = "a registry's times can't be set"
+_READ = "a web server is only read from"
 _DISK = "it breaks the directory under the store"
 
 # What holds of every server: it has its own uid, and its files aren't the programs'.
@@ -56,6 +61,11 @@ _REMOTE = {
     "when_the_nth_fsync": _CALLS,
     "a_second_sigterm_stops_at_once": _CALLS,
     "a_store_that_is_slow_but_moves": _CALLS,
+    "compact.a_read_only_store_is_denied": _OWNERS,
+    "compact.a_key_that_fails_keeps_no_other": _OWNERS,
+    "compact.compact_and_gc_of_a_store": "a prefix is always there",
+    "compact.gc_deletes_temporary_files": _CALLS,
+    "compact.gc_ends_": "it starts its own server",
 }
 
 
@@ -63,6 +73,7 @@ class S3(Kind):
     """The bucket's directory holds all tests' directories."""
 
     skips = _REMOTE
+    remote = True
 
     def __init__(self, run, tls=False):
         self._server = servers.S3(run, servers.Authority(run) if tls else None)
@@ -81,6 +92,12 @@ class Http(Kind):
         "a_store_without_permission": _OWNERS,
         "an_unreadable_far_store": _OWNERS,
         "a_store_that_is_a_file": _DISK,
+        "kills_at_random_moments_lose_nothing": _HEAD,
+        "compact.compact_killed": _READ,
+        "compact.gc_killed": _READ,
+        "compact.two_compactors": _READ,
+        "compact.gc_ends_": "it starts its own server",
+        "a_reader_that_is_overtaken": _HEAD,
     }
 
     def __init__(self, run):
@@ -107,7 +124,14 @@ class Oci(Kind):
     changed goes to the registry; after it, what the registry has comes into the directory."""
 
     skips = {**_REMOTE,
-             "the_result_fits_one_kilobyte": "a repository's name is shorter than its key"}
+             "the_result_fits_one_kilobyte": "a repository's name is shorter than its key",
+             "a_reader_that_is_overtaken_by_a_compaction": "in its list, which is many requests, "
+                                                           "all may go but for the hour",
+             **{"compact." + name: _CLOCK for name in (
+                 "nothing_is_deleted_for_a_base_that_is_corrupt", "two_compactors_at_once_with",
+                 "compact_killed_at_every_step_of_deleting", "gc_", "a_version_is_as_old",
+                 "young", "max_total", "rules", "the_newest", "the_empty", "a_mark")}}
+    remote, ages = True, False
 
     def __init__(self, run):
         self._server = servers.Registry(run)
@@ -211,4 +235,5 @@ def tag_of(version, platform, last):
 
 
 KINDS = {"s3": S3, "s3-tls": lambda run: S3(run, True), "oci": Oci, "http": Http}
-SUITES = ["main_way.", "kill.", "sidecar.", "faults.", "limits.", "volume.", "cli."]
+SUITES = ["main_way.", "kill.", "sidecar.", "faults.", "limits.", "volume.", "cli.",
+          "compact."]
