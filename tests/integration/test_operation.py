@@ -2,6 +2,7 @@
 """The sidecar in production, as docs/sidecar.md has it: the pod's end as the kubelet makes it,
 readiness, many replicas, secrets, bad caches, what it tells, restarts."""
 
+import fcntl
 import glob
 import http.client
 import json
@@ -10,6 +11,7 @@ import re
 import signal
 import socket
 import string
+import struct
 import subprocess
 import sys
 import threading
@@ -212,7 +214,20 @@ def _labelled(metrics, name, **labels):
 
 # ---- the pod's end ----
 
+def _held(volume):
+    """Whether somebody has the lock by which --pre-stop finds the sidecar."""
+    try:
+        with open(os.path.join(volume, ".warmcache/sidecar"), "r+b") as f:
+            asked = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            got = fcntl.fcntl(f, fcntl.F_GETLK, asked)
+            return struct.unpack("hhqqi", got)[0] != fcntl.F_UNLCK
+    except OSError:
+        return False
+
+
 def _pre_stop(t, volume=None, code=0, by_env=False):
+    if code == 0:  # a sidecar that starts takes the lock a little later
+        wait_until("a sidecar holds the volume", lambda: _held(volume or t.volume))
     line = [os.path.join(t.bin, "warmcache-sidecar"), "--pre-stop"]
     env = t.env(**({"WARM_VOLUME": volume or t.volume} if by_env else {}))
     line += [] if by_env else ["--volume", volume or t.volume]
@@ -281,8 +296,6 @@ def pre_stop_tells_the_sidecar_of_this_volume_alone(t):
     for s, volume in ((told, here), (other, there)):
         s.wait_for("state=started")
         tree.write(volume, old=False)
-    wait_until("it can be told", lambda: os.path.exists(os.path.join(
-        here, ".warmcache/sidecar")))
     _pre_stop(t, here, by_env=True)
     _wait_stored(t, tree, told, 5, store_here)
     time.sleep(1.5)
@@ -623,7 +636,8 @@ def a_model_that_is_ready_with_nothing_new_gets_a_mark_alone(t):
     assert len(layer.objects(t.store)) == len(before) + 1, "marked twice: %s" % s.log
     # And a second pod doesn't mark it again.
     s = t.sidecar("--settle=0", "--interval=1s", "--ready-url", model.at)
-    model.asked(3)
+    s.wait_for("INFO warmcache-sidecar: ready")
+    time.sleep(1.5)
     assert s.stop() == 0
     assert len(layer.objects(t.store)) == len(before) + 1, s.log
 
@@ -632,8 +646,8 @@ def a_version_that_holds_nothing_is_not_complete_when_the_model_is_ready(t):
     model = _Model(t)
     model.ready()
     s = t.sidecar("--settle=0", "--interval=1s", "--complete-after=0", "--ready-url", model.at)
-    model.asked(2)
-    time.sleep(1)
+    s.wait_for("INFO warmcache-sidecar: ready")
+    time.sleep(1.5)
     assert s.stop() == 0, s.log
     assert layer.objects(t.store) == [], s.log
 
@@ -989,6 +1003,7 @@ def a_restored_cache_with_which_the_model_is_not_ready_is_moved_away(t):
     assert s.stop() == 0, s.log
     assert len(_warnings(s, "quarantined")) == 1, s.log
     told = _told(t.path("result"))
+    assert set(told) == ENDED, set(told) ^ ENDED
     assert told["quarantined"] == len(tree.groups) and told["ready"] is False, told
     assert _marks(t) == [] and _holds(t, new), s.log
     # In this pod they don't come back; in others they do.
@@ -1353,7 +1368,8 @@ def whether_the_model_is_ready_is_in_the_metrics(t):
 def a_disabled_sidecar_says_why_over_http(t):
     port = servers.free_port()
     for args in (["--settle=soon"], ["--model=a/b"], ["--store=ftp://x/y"]):
-        s = t.sidecar("--listen=127.0.0.1:%d" % port, *args)
+        listen = ["--listen=127.0.0.1:%d" % port]
+        s = t.sidecar(*(args + listen if "settle" in args[0] else listen + args))
         s.wait_for("state=disabled")
         _listens(port)
         code, _, text = _get(port, "/readyz")
@@ -1391,7 +1407,8 @@ def an_address_that_cannot_be_had_leaves_it_working(t):
         s = t.sidecar("--settle=0", "--listen=" + address, store=store)
         _wait_stored(t, tree, s, 8, store)
         if address:
-            assert any(" WARN " in line and "listen" in line for line in s.lines), s.log
+            assert any(" WARN " in line and "listen" in line for line in s.lines), \
+                "no warning of %s:\n%s" % (address, s.log)
         assert s.stop(8) == 0, (address, s.log)
 
 
@@ -1416,23 +1433,38 @@ def all_forms_of_an_address_are_listened_at(t):
         assert s.stop() == 0, s.log
 
 
+def _hang(t, port, n):
+    """Clients that connect and say nothing, or not all."""
+    for i in range(n):
+        c = socket.socket()
+        t.undo(c.close)
+        c.setblocking(False)
+        c.connect_ex(("127.0.0.1", port))
+        time.sleep(0.01)
+        try:
+            c.send((b"", b"GET /metr", b"GET /metrics HTTP/1.1\r\nX-A: ")[i % 3])
+        except OSError:
+            pass
+
+
+def a_probe_is_answered_while_many_clients_hang(t):
+    port = servers.free_port()
+    s = t.sidecar("--settle=0", "--listen=127.0.0.1:%d" % port)
+    _listens(port)
+    _hang(t, port, 24)
+    start = time.monotonic()
+    try:
+        assert _get(port, "/healthz")[0] == 200
+    except TimeoutError:
+        raise AssertionError("no answer in %.1f s" % (time.monotonic() - start))
+    assert s.process.poll() is None, s.log
+
+
 def clients_that_hang_hold_nothing(t):
     port = servers.free_port()
     s = t.sidecar("--settle=0", "--interval=0s", "--listen=127.0.0.1:%d" % port)
     _listens(port)
-
-    def hang(n):
-        for i in range(n):
-            c = socket.socket()
-            t.undo(c.close)
-            c.setblocking(False)
-            c.connect_ex(("127.0.0.1", port))
-            time.sleep(0.01)
-            try:
-                c.send((b"", b"GET /metr", b"GET /metrics HTTP/1.1\r\nX-A: ")[i % 3])
-            except OSError:
-                pass
-    hang(8)
+    _hang(t, port, 8)
     assert _get(port, "/healthz")[0] == 200
     # One that asks without end and reads nothing.
     greedy = socket.create_connection(("127.0.0.1", port), 5)
@@ -1447,14 +1479,15 @@ def clients_that_hang_hold_nothing(t):
         except OSError:
             break
     assert _get(port, "/healthz")[0] == 200
-    hang(50)
+    _hang(t, port, 50)
     tree = Tree([inductor_file("a")])
     tree.write(t.volume)
     _wait_stored(t, tree, s, 8)
     assert s.process.poll() is None, s.log
     start = time.monotonic()
     assert s.stop(8) == 0, s.log
-    assert time.monotonic() - start < 5, s.log
+    took = time.monotonic() - start
+    assert took < 5, "the end took %.1f s:\n%s" % (took, s.log)
 
 
 def what_is_no_good_request_gets_its_code(t):
@@ -1472,7 +1505,10 @@ def what_is_no_good_request_gets_its_code(t):
         c = socket.create_connection(("127.0.0.1", port), 5)
         try:
             c.sendall(raw)
-            c.shutdown(socket.SHUT_WR)
+            try:
+                c.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # it has closed already
             answer = c.recv(4096)
             assert answer == b"" or answer.startswith(b"HTTP/1."), (raw[:40], answer)
             assert not answer or answer.split()[1][:1] in (b"4", b"2", b"5"), (raw[:40], answer)
@@ -1514,14 +1550,14 @@ def the_termination_message_says_what_became_of_it(t):
     os.unlink(os.path.join(t.volume, "inductor/ab/cut.so"))
     assert s.stop() == 0, s.log
     told = _told(result)
-    assert set(told) == ENDED, set(told) ^ ENDED
+    assert set(told) == ENDED - {"ready"}, set(told) ^ ENDED
     stored = layer.objects(t.store)
     assert told["status"] == "ended" and told["key"] == "m/v1/" + MACHINE, told
     assert told["groups"] == len(tree.groups) and told["files"] == len(tree.files), told
     assert told["bytes"] == sum(map(os.path.getsize, stored)), told
     assert told["layers"] == len(stored) and told["failures"] == 0, told
     assert told["waiting"] == told["torn"] == told["withheld"] == told["quarantined"] == 0, told
-    assert told["complete"] is _complete(t) and told["reason"] == "", told
+    assert told["complete"] is _complete(t) is True and told["reason"] == "", told
     assert told["used"] == told["inert"] == {}, told
 
 
@@ -1555,7 +1591,7 @@ def the_termination_message_says_why_something_could_not_be_published(t):
     s.signal(signal.SIGTERM)
     s.wait(20)
     told = _told(result)
-    assert set(told) == ENDED and told["status"] == "incomplete", told
+    assert set(told) >= ENDED - {"ready"} and told["status"] == "incomplete", told
     assert told["reason"] and told["failures"] > 0 and told["complete"] is False, told
     assert told["key"].startswith("mmm"), told
 
@@ -1579,14 +1615,15 @@ def the_termination_message_fits_with_all_profiles_used_and_the_longest_key(t):
     s.wait_for("state=started")
     assert s.stop() == 0, s.log
     told = _told(result)
-    assert set(told) == ENDED and told["used"] and told["inert"], told
+    assert set(told) >= ENDED - {"ready"} and told["used"] and told["inert"], told
 
 
 def a_disabled_sidecar_leaves_a_termination_message(t):
     for i, args in enumerate((["--settle=soon"], ["--nonsense"], ["--model=a/b"],
                               ["--store=ftp://" + "x" * 2000])):
         result = t.path("result%d" % i)
-        s = t.sidecar("--result", result, *args)
+        given = ["--result", result]
+        s = t.sidecar(*(args + given if i % 2 else given + args))
         s.wait_for("state=disabled")
         assert s.stop(5) == 0, s.log
         told = _told(result)
@@ -1622,7 +1659,7 @@ def read_only_writes_nothing_and_tells_all(t):
     m = _metrics(port)
     assert _labelled(m, "cache_groups", state="inert") == 2 and m["volume_groups"] >= 3, m
     assert m["published_layers_total"] == 0, m
-    model.asked(2)
+    s.wait_for("INFO warmcache-sidecar: ready")
     _pre_stop(t)
     time.sleep(1.2)
     assert s.stop(8) == 0, s.log
