@@ -417,6 +417,70 @@ def a_store_that_comes_back_after_pre_stop_gets_all(t):
     assert s.stop() == 0, s.log
 
 
+class _Bucket(fakes.Fake):
+    """As much of S3 as puts need; what is put lies in a directory. `stuck` puts get no answer."""
+
+    def __init__(self, t, directory):
+        self.directory, self.stuck = directory, 0
+        super().__init__(t)
+        self.store = "s3://bucket?anonymous=true&endpoint=" + self.url
+
+    def handle(self, request):
+        below = request.path[len("/bucket"):].strip("/")
+        if request.method == "PUT":
+            with self.lock:
+                stuck = self.stuck > 0
+                self.stuck -= stuck
+            if stuck:
+                self.ended.wait(60)
+                return None
+            path = os.path.join(self.directory, below)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as f:
+                f.write(request.body)
+            return Reply(200, {"ETag": '"x"'})
+        if "list-type" in request.query:
+            prefix = request.query.get("prefix", "")
+            keys = [os.path.relpath(p, self.directory) for p in layer.objects(self.directory)]
+            return Reply(200, {"Content-Type": "application/xml"}, (
+                "<ListBucketResult><IsTruncated>false</IsTruncated>%s</ListBucketResult>" % "".join(
+                    "<Contents><Key>%s</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+                    "<ETag>x</ETag><Size>%d</Size></Contents>" % (
+                        k, os.path.getsize(os.path.join(self.directory, k)))
+                    for k in sorted(keys) if k.startswith(prefix))))
+        path = os.path.join(self.directory, below)
+        if not os.path.isfile(path):
+            return Reply(404)
+        with open(path, "rb") as f:
+            data = f.read()
+        wanted = re.match(r"bytes=(\d*)-(\d*)", request.headers.get("range", ""))
+        if not wanted:
+            return Reply(200, {"ETag": '"x"'}, data)
+        first, last = wanted.groups()
+        start = int(first) if first else len(data) - int(last)
+        end = int(last) + 1 if first and last else len(data)
+        return Reply(206, {"ETag": '"x"', "Content-Range": "bytes %d-%d/%d" % (
+            start, min(end, len(data)) - 1, len(data))}, data[start:end])
+
+
+def a_put_that_hangs_when_the_end_begins_does_not_hold_the_rest(t):
+    """A connection is dead: what is new goes out by another before the kubelet's SIGTERM."""
+    bucket = _Bucket(t, t.dir("bucket"))
+    s = t.sidecar("--settle=0", "--interval=0s", store=bucket.store)
+    before = Tree([inductor_file("a")])
+    before.write(t.volume)
+    _wait_stored(t, before, s, store=bucket.directory)
+    bucket.stuck = 1
+    Tree([inductor_file("b")]).write(t.volume)
+    wait_until("a put hangs", lambda: bucket.stuck == 0)
+    _pre_stop(t)
+    rest = Tree([inductor_file("b"), inductor_file("c"), triton_group("c")])
+    rest.write(t.volume, old=False)
+    _wait_stored(t, rest, s, 20, bucket.directory)
+    assert s.stop() == 0, s.log
+    assert len(check_store(bucket.directory, before + rest)) == 4, s.log
+
+
 def pre_stop_lifts_the_cpu_limit(t):
     """At one percent of a CPU these take a minute."""
     tree = Tree([{p: os.urandom(2 << 20).hex().encode() for p in inductor_file(str(i))}
