@@ -1800,10 +1800,9 @@ def a_restart_after_pre_stop_is_told_again(t):
 
 
 def a_second_sidecar_on_a_volume_says_so(t):
-    first = t.sidecar("--settle=0", "--interval=1h")
-    first.wait_for("state=started")
     tree = small_tree()
     tree.write(t.volume)
+    first = t.sidecar("--settle=0", "--interval=1h")
     _wait_stored(t, tree, first)
     second = t.sidecar("--settle=0", "--interval=1h")
     second.wait_for("state=")
