@@ -482,12 +482,12 @@ def a_put_that_hangs_when_the_end_begins_does_not_hold_the_rest(t):
 
 
 def pre_stop_lifts_the_cpu_limit(t):
-    """At one percent of a CPU these take a minute."""
+    """At one percent of a CPU these take half a minute."""
     tree = Tree([{p: os.urandom(2 << 20).hex().encode() for p in inductor_file(str(i))}
                  for i in range(16)])
+    tree.write(t.volume)
     s = t.sidecar("--settle=0", "--interval=1h", "--cpu-limit=1")
     s.wait_for("state=started")
-    tree.write(t.volume)
     time.sleep(1.5)
     _pre_stop(t)
     _wait_stored(t, tree, s, 12)
@@ -669,6 +669,26 @@ def nothing_is_published_before_the_model_is_ready(t):
     assert s.stop() == 0, s.log
     assert _complete(t)
     assert t.init(volume=t.fresh("out")).json["complete"]
+
+
+def a_model_whose_server_hung_is_asked_again(t):
+    """Models that load don't accept or answer for a while: no request may wait for ever."""
+    asked = []
+
+    def act(c):
+        asked.append(c.recv(1 << 16))
+        if len(asked) > 1:
+            body = b'{"status": "READY"}'
+            c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        else:
+            time.sleep(60)
+    port = _raw_server(t, act)
+    tree = Tree([inductor_file("a")])
+    tree.write(t.volume)
+    s = t.sidecar("--settle=0", "--ready-url", "http://127.0.0.1:%d/health-check" % port,
+                  "--ready-match", "READY")
+    _wait_stored(t, tree, s, 20)
+    assert s.stop() == 0 and _complete(t), s.log
 
 
 def without_a_match_any_2xx_is_ready(t):
