@@ -1022,7 +1022,8 @@ def texts_that_are_only_like_secrets_are_published(t):
         "key = value; token = next(tokens); password = None", "s3://bucket/a:b@c",
         "def flask_" + _random(t, 50, string.ascii_lowercase) + "(): pass",
         _random(t, 52, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"),
-        "mask-" + _random(t, 64, "0123456789abcdef"),
+        "mask-" + _random(t, 64, "0123456789abcdef"), "disk-" + _random(t, 48),
+        "BCDEFG" + "ASIA" + _random(t, 42, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"),  # a Triton key
         "redis://%s:%s@%s", "postgresql://user:${PASSWORD}@host/x", "ftp://{user}:{word}@host",
         "@triton.jit(num_warps=4)  # %s" % json.dumps({"key": "abc", "token": ["a"]}),
     ]
@@ -1431,6 +1432,7 @@ def failures_are_counted_by_kind(t):
             os.chmod(os.path.join(top, d), 0o777)
     port = servers.free_port()
     s = t.sidecar("--settle=0", "--interval=0s", "--listen=127.0.0.1:%d" % port, prefix=prefix)
+    s.wait_for("publish-failed")
     wait_until("counted", lambda: _labelled(_metrics(port), "failures_total", kind="denied"))
     m = _metrics(port)
     assert _labelled(m, "rounds_total", result="failed") == _labelled(m, "failures_total"), m
