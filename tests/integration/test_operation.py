@@ -501,8 +501,29 @@ def pre_stop_lifts_the_cpu_limit(t):
     s.wait_for("state=started")
     time.sleep(1.5)
     _pre_stop(t)
-    _wait_stored(t, tree, s, 12)
+    _wait_stored(t, tree, s, 20)
     assert s.stop() == 0, s.log
+
+
+def a_round_at_work_makes_room_when_the_end_begins(t):
+    """It takes long, and what is new since then would wait for all of it."""
+    backlog = Tree([{p: blob(p, 4 << 20) for p in inductor_file("b%d" % i)} for i in range(12)])
+    backlog.write(t.volume)
+    s = t.sidecar("--settle=0", "--interval=1h", "--cpu-limit=0",
+                  env=t.disk(t.store, rate=8 << 20))
+    wait_until("a put is under way", lambda: any(files for _, _, files in os.walk(t.store)))
+    late = Tree([inductor_file("late")])
+    late.write(t.volume, old=False)
+    _pre_stop(t)
+    _wait_stored(t, backlog + late, s, 40)
+    assert s.stop() == 0, s.log
+    layers = sorted((layer.read(p) for p in layer.objects(t.store)), key=lambda one: one[0].id)
+    seen = set()
+    for _, contents in layers:
+        if set(late.files) <= set(contents):
+            break
+        seen.update(contents)
+    assert len(layers) > 2 and not set(backlog.files) <= seen, "it waited for all:\n%s" % s.log
 
 
 MODEL = """
@@ -1078,6 +1099,9 @@ def _quarantine(t, volume=None):
 def a_restored_cache_with_which_the_model_is_not_ready_is_moved_away(t):
     tree = small_tree() + Tree([flashinfer_group("f")])
     _restored(t, tree)
+    own = Tree([inductor_file("own")])  # of an earlier sidecar beside this model
+    own.write(t.volume)
+    t.publish(None, "--complete-after=1h", volume=t.volume)
     before = snapshot(t.store)
     model = _Model(t)
     port = servers.free_port()
@@ -1087,13 +1111,14 @@ def a_restored_cache_with_which_the_model_is_not_ready_is_moved_away(t):
     new = Tree([inductor_file("new"), triton_group("new")])
     new.write(t.volume)
     s.wait_for("WARN warmcache-sidecar: quarantined")
+    new += own
     wait_until("moved", lambda: sorted(snapshot(t.volume)) == sorted(new.files))
     moved = _quarantine(t)
     for path, data in tree.files.items():
         found = [d for p, d in moved.items() if p.endswith(path)]
         assert found == [data], "%s isn't in the quarantine: %s" % (path, sorted(moved))
     assert snapshot(t.store) == before, "the store was touched"
-    assert check_whole(t.volume, new) == 2
+    assert check_whole(t.volume, new) == 3
     wait_until("counted", lambda: _metrics(
         port)["quarantined_groups_total"] == len(tree.groups))
     model.asked(3)
@@ -1107,7 +1132,7 @@ def a_restored_cache_with_which_the_model_is_not_ready_is_moved_away(t):
     r = t.init()
     assert r.code == 0 and r.status in ("cold", "partial"), r
     assert not set(snapshot(t.volume)) & set(tree.files), r
-    assert check_whole(t.volume, new) == 2
+    assert check_whole(t.volume, new) == 3
     assert r.json["reason"], r
     fresh = t.fresh("fresh")
     r = t.init(volume=fresh)
@@ -1414,7 +1439,7 @@ def metrics_are_what_promtool_likes(t):
     assert m["restore_duration_seconds_count"] == 1, m
     assert m["process_resident_memory_bytes"] > 0 and m["process_open_fds"] > 3, m
     names = {k.partition("{")[0] for k in m}
-    lacks = {"model_ready", "complete", "quarantined_groups_total", "volume_groups", "watches",
+    lacks = {"complete", "quarantined_groups_total", "volume_groups", "watches",
              "published_layers_total", "last_success_timestamp_seconds", "cache_groups",
              "cache_bytes", "queue_groups", "process_cpu_seconds_total"} - names
     assert not lacks, lacks
