@@ -1244,7 +1244,7 @@ def used_and_inert_are_counted_by_profile(t):
 def a_cache_beside_which_the_model_writes_elsewhere_is_told_with_both_directories(t):
     _need_atime(t)
     _restored(t, Tree([inductor_file("a"), fxgraph_file("a"), fxgraph_file("b")]))
-    s = t.sidecar("--settle=200ms", "--interval=300ms")
+    s = t.sidecar("--settle=200ms", "--interval=300ms", "--spread=1ms")
     s.wait_for("state=started")
     elsewhere = {"cachetorch/" + p.split("/", 1)[1]: d for p, d in
                  {**inductor_file("a"), **fxgraph_file("a"), **fxgraph_file("b")}.items()}
@@ -1312,7 +1312,7 @@ def what_differs_in_vllms_factors_is_named(t):
     _need_atime(t)
     _restored(t, Tree([{p: d} for p, d in _factors(
         "aa", VLLM_SAME="1", VLLM_ATTENTION_BACKEND="FLASH_ATTN", OTHER_API_KEY="").items()]))
-    s = t.sidecar("--settle=200ms", "--interval=300ms")
+    s = t.sidecar("--settle=200ms", "--interval=300ms", "--spread=1ms")
     s.wait_for("state=started")
     value = "plain" + _random(t, 16)
     t.secrets.add(value)
@@ -1330,7 +1330,7 @@ def a_secret_within_what_differs_is_not_told(t):
     old = {p: b'{"config_hash": "01"}' if p.endswith(".json") else d
            for p, d in _factors("aa").items()}
     _restored(t, Tree([{p: d} for p, d in old.items()]))
-    s = t.sidecar("--settle=200ms", "--interval=300ms")
+    s = t.sidecar("--settle=200ms", "--interval=300ms", "--spread=1ms")
     s.wait_for("state=started")
     value = "plain" + _random(t, 16)
     t.secrets.add(value)
@@ -1359,7 +1359,7 @@ def what_differs_in_tritons_metadata_is_named(t):
     target = {"backend": "cuda", "arch": 90, "warp_size": 32}
     _restored(t, Tree([_triton_kernel("old", target=target, triton_version="3.4.0",
                                       num_warps=4, num_stages=3)]))
-    s = t.sidecar("--settle=200ms", "--interval=300ms")
+    s = t.sidecar("--settle=200ms", "--interval=300ms", "--spread=1ms")
     s.wait_for("state=started")
     _write(t.volume, _triton_kernel("new", target=dict(target, arch=100),
                                     triton_version="3.5.1", num_warps=4, num_stages=3))
