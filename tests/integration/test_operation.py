@@ -1879,6 +1879,21 @@ def a_second_sidecar_on_a_volume_says_so(t):
     assert len(names) == len(set(names)), names
 
 
+def the_next_sidecar_takes_the_volume_over(t):
+    """It began while the one before still ended."""
+    first = t.sidecar("--settle=1h", "--interval=1h")
+    wait_until("it holds the volume", lambda: _held(t.volume))
+    second = t.sidecar("--settle=1h", "--interval=1h")
+    second.wait_for("another")
+    assert first.stop() == 0, first.log
+    tree = Tree([inductor_file("a")])
+    tree.write(t.volume, old=False)
+    second.signal(signal.SIGUSR1)  # a look
+    _pre_stop(t)
+    _wait_stored(t, tree, second, 5)
+    assert second.stop() == 0, second.log
+
+
 # ---- the log ----
 
 def a_failure_that_repeats_is_told_once_a_minute(t):
