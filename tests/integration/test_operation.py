@@ -501,7 +501,7 @@ def pre_stop_lifts_the_cpu_limit(t):
     s.wait_for("state=started")
     time.sleep(1.5)
     _pre_stop(t)
-    _wait_stored(t, tree, s, 20)
+    _wait_stored(t, tree, s, 28)
     assert s.stop() == 0, s.log
 
 
