@@ -12,7 +12,7 @@
 
 #include "lib/base/clock.h"
 
-enum { CONNECTIONS = 16, IDLE_SECONDS = 10, BACKLOG = 16, CONNECTION_BYTES = 4096 };
+enum { CONNECTIONS = 512, IDLE_SECONDS = 5, PORTS = 65535, BACKLOG = 16, CONNECTION_BYTES = 4096 };
 
 struct warm_listener {
 	struct MHD_Daemon *daemon;
@@ -132,7 +132,7 @@ static int split(const char *address, char host[256], char port[16], struct warm
 	size_t n = colon != NULL ? (size_t)(colon - address) : 0;
 
 	if (colon == NULL || colon[1] == '\0' || strlen(colon + 1) > 5 || n >= 256 ||
-	    strspn(colon + 1, "0123456789") != strlen(colon + 1))
+	    strspn(colon + 1, "0123456789") != strlen(colon + 1) || atoi(colon + 1) > PORTS)
 		return warm_error_set(err, WARM_INVALID,
 				      "--listen: '%.100s' is no HOST:PORT, :PORT or [HOST]:PORT",
 				      address);
@@ -198,8 +198,8 @@ int warm_listener_open(const char *address, struct warm_listener **ret_listener,
 	pthread_mutex_init(&l->lock, NULL);
 	l->turned_ms = warm_clock_ms();
 	l->daemon = MHD_start_daemon(
-		MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL, NULL, answer, l,
-		MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
+		MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ITC, 0, NULL, NULL, answer,
+		l, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
 		MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS,
 		MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_END);
 	if (l->daemon == NULL) {

@@ -142,10 +142,10 @@ struct sidecar {
 	struct warm_publisher *publisher;
 	int holder_fd;
 	bool probed;
-	atomic_bool unrestrained; /* T0: no limit on packing any more */
-	atomic_bool hurry;	  /* SIGTERM: a round at work ends after its layer */
-	atomic_bool give_up;	  /* SIGTERM, and nothing moves */
-	int status;		  /* of the last round */
+	atomic_bool t0;	     /* the pod's end has begun: a round at work makes room */
+	atomic_bool hurry;   /* SIGTERM: a round at work ends after its layer */
+	atomic_bool give_up; /* SIGTERM, and nothing moves */
+	int status;	     /* of the last round */
 	struct warm_error error;
 	struct warm_publish_report report; /* the worker's while it works */
 	size_t quarantined;		   /* groups, of a round that was to */
@@ -176,7 +176,7 @@ struct sidecar {
 	bool told_inert;
 	bool draining; /* T0 has passed */
 	bool ending, final_done;
-	int64_t ending_since_ms;
+	int64_t ending_since_ms;	  /* SIGTERM, or T0 before it */
 	int64_t active_ms;		  /* when something moved last */
 	int64_t looked_ms, looked_cpu_ns; /* at the last look at that */
 	uint64_t moved_bytes;
@@ -230,7 +230,7 @@ static int open_volume(struct sidecar *s)
 		.complete_after_ms = opt.complete_after_ms,
 		.hurry = &s->hurry,
 		.cpu_percent = (unsigned)opt.cpu_limit,
-		.unrestrained = &s->unrestrained,
+		.draining = &s->t0,
 		.allow_secrets = opt.allow_secrets.items,
 		.n_allow_secrets = opt.allow_secrets.n,
 		.read_only = strcmp(opt.mode, "readonly") == 0,
@@ -645,7 +645,7 @@ static void arm_timer(const struct sidecar *s)
 		earliest(&at, s->next_near_ms);
 	if (s->listener != NULL)
 		earliest(&at, now + TURN_MS);
-	if (s->ending && s->working)
+	if ((s->draining || s->ending) && s->working)
 		earliest(&at, now + 1000);
 	int64_t left = at - now;
 	if (left < 1)
@@ -664,6 +664,12 @@ static int64_t cpu_time_ns(void)
 	return warm_timespec_ns(cpu);
 }
 
+static void begin_stall_watch(struct sidecar *s)
+{
+	s->ending_since_ms = s->looked_ms = warm_clock_ms();
+	s->looked_cpu_ns = cpu_time_ns();
+}
+
 /* T0, by --pre-stop: what is whole goes out while the model drains, and little is left for
  * SIGTERM. */
 static void begin_drain(struct sidecar *s)
@@ -671,10 +677,11 @@ static void begin_drain(struct sidecar *s)
 	if (s->draining || s->ending)
 		return;
 	s->draining = true;
+	begin_stall_watch(s);
 	s->backoff_ms = 0;
 	s->not_ready_ms = 0;
 	s->next_round_ms = warm_clock_ms();
-	atomic_store(&s->unrestrained, true);
+	atomic_store(&s->t0, true);
 	warm_log(WARM_LOG_INFO, "draining", "the pod is ending: publishing what is whole");
 	write_result(s, "ending", "");
 }
@@ -697,11 +704,10 @@ static void take_signals(struct sidecar *s)
 			_exit(1);
 		}
 		s->ending = true;
-		s->ending_since_ms = s->looked_ms = warm_clock_ms();
-		s->looked_cpu_ns = cpu_time_ns();
+		begin_stall_watch(s);
 		s->backoff_ms = 0;
 		s->next_round_ms = 0;
-		atomic_store(&s->unrestrained, true);
+		atomic_store(&s->t0, true);
 		atomic_store(&s->hurry, true);
 		warm_log(WARM_LOG_INFO, "ending", "publishing what is left");
 		write_result(s, "ending", "");
@@ -741,7 +747,8 @@ static void watch_stall(struct sidecar *s)
 
 	if (now - s->looked_ms >= LOOK_MS) {
 		int64_t cpu_ns = cpu_time_ns(), seconds = (now - s->looked_ms + 999) / 1000;
-		if (cpu_ns - s->looked_cpu_ns >= seconds * BUSY_CPU_NS)
+		/* Of one that has to make room, packing is no progress: it is packed again. */
+		if (s->mode == mode_of(s) && cpu_ns - s->looked_cpu_ns >= seconds * BUSY_CPU_NS)
 			s->active_ms = now;
 		s->looked_ms = now;
 		s->looked_cpu_ns = cpu_ns;
@@ -750,7 +757,8 @@ static void watch_stall(struct sidecar *s)
 		s->active_ms = now;
 	s->moved_bytes = moved;
 	int64_t since = s->active_ms > s->ending_since_ms ? s->active_ms : s->ending_since_ms;
-	if (now - since >= (s->mode == WARM_PUBLISH_FINAL ? LAST_RETRY_MS : STALL_MS))
+	/* Whoever has to make room has less time than whoever that is for. */
+	if (now - since >= (s->mode == mode_of(s) ? LAST_RETRY_MS : STALL_MS))
 		atomic_store(&s->give_up, true);
 }
 
@@ -832,7 +840,7 @@ static void run(struct sidecar *s)
 			/* Reads make no event: what is used is counted by a look. */
 			s->next_round_ms = s->next_round_ms == 0 ? now : s->next_round_ms;
 		}
-		if (s->ending && s->working)
+		if ((s->draining || s->ending) && s->working)
 			watch_stall(s);
 		if (s->ending && !s->working) {
 			if (s->final_done && !worth_retrying(s))

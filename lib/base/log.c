@@ -39,15 +39,37 @@ void warm_log_repeats(int64_t ms)
 	repeat_ms = ms;
 }
 
+static bool is_word(char c)
+{
+	return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+	       c == '_';
+}
+
+/* A number, with or without a unit, or an id in hex. Not a name that has digits. */
+static bool is_number(const char *word, size_t n)
+{
+	size_t digits = strspn(word, "0123456789"), hex = strspn(word, "0123456789abcdef");
+
+	return (digits > 0 && n - (digits < n ? digits : n) <= 2) || (n >= 8 && hex >= n);
+}
+
 /* Hash of a line without its numbers: times, sizes and ids differ from one to the next. */
 static uint64_t hash_line(const char *event, const char *text)
 {
 	char plain[TEXT_BYTES];
 	size_t n = 0;
 
-	for (const char *p = text; *p != '\0'; p++)
-		if (*p < '0' || *p > '9')
-			plain[n++] = *p;
+	for (const char *p = text; *p != '\0';) {
+		size_t word = 0;
+		while (is_word(p[word]))
+			word++;
+		size_t taken = word > 0 ? word : 1;
+		if (word == 0 || !is_number(p, word)) {
+			memcpy(plain + n, p, taken);
+			n += taken;
+		}
+		p += taken;
+	}
 	return warm_hash64(plain, n) ^ warm_hash64(event, strlen(event));
 }
 

@@ -179,8 +179,19 @@ static bool has_password(const char *p, const char *end)
 		if (*at == ':' && colon == NULL)
 			colon = at;
 	}
-	return at < end && colon != NULL && at - colon > 1 && colon > p + 3 &&
-	       strchr("{$*%", colon[1]) == NULL && strncmp(colon + 1, "xxx", 3) != 0;
+	if (at == end || colon == NULL || at - colon < 2)
+		return false;
+	const char *password = colon + 1;
+	return strchr("{$*", password[0]) == NULL && strncmp(password, "%s", 2) != 0 &&
+	       strncmp(password, "%(", 2) != 0 && strncmp(password, "xxx", 3) != 0;
+}
+
+/* In the middle of something longer; a letter after a backslash is JSON's or Python's line end. */
+static bool is_inside(const char *text, const char *p)
+{
+	if (p == text || (classes_of((unsigned char)p[-1]) & WORD) == 0)
+		return false;
+	return !(p - text >= 2 && p[-2] == '\\' && strchr("nrt", p[-1]) != NULL);
 }
 
 /* Whether a form begins with these two: most places are left here. */
@@ -224,8 +235,7 @@ const char *warm_secret_in(const char *text, size_t bytes)
 			if (!may_begin(p[0], p[1]))
 				continue;
 		}
-		/* Not in the middle of something longer. */
-		if (p > text && (classes_of((unsigned char)p[-1]) & WORD) != 0)
+		if (is_inside(text, p))
 			continue;
 		if (*p == 'e' && is_jwt(p, end))
 			return "a JSON web token";

@@ -159,11 +159,14 @@ struct differences {
 
 static void put_value(struct warm_buf *out, const char *name, json_t *value)
 {
-	scope_free char *dump = value != NULL ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT)
-					      : NULL;
+	/* What stands inside of a list or an object has names of its own. */
+	bool plain = value != NULL && !json_is_object(value) && !json_is_array(value);
+	scope_free char *dump = plain ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
 
 	if (value == NULL)
 		warm_buf_printf(out, "nothing");
+	else if (!plain)
+		warm_buf_printf(out, json_is_object(value) ? "an object" : "a list");
 	else if (dump == NULL || warm_secret_name(name) ||
 		 warm_secret_in(dump, strlen(dump)) != NULL)
 		warm_buf_printf(out, "(not shown)");

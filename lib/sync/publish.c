@@ -854,6 +854,20 @@ static bool still_growing(const struct round *r)
 	return false;
 }
 
+static bool is_set(const atomic_bool *flag)
+{
+	return flag != NULL && atomic_load(flag);
+}
+
+/* Another round comes, in its own order. */
+static bool makes_room(const struct round *r)
+{
+	const struct warm_publish_options *o = &r->p->o;
+
+	return (r->mode <= WARM_PUBLISH_DRAIN && is_set(o->hurry)) ||
+	       (r->mode <= WARM_PUBLISH_ROUND && is_set(o->draining));
+}
+
 static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 		     struct warm_error *err)
 {
@@ -897,10 +911,9 @@ static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 	for (size_t i = 0; i < r->n_candidates; i++)
 		total += r->candidates[i].group->bytes;
 	for (size_t i = 0; rc == 0 && i < r->n_candidates; i++) {
-		if (r->mode <= WARM_PUBLISH_DRAIN && r->n_packed == 0 && p->o.hurry != NULL &&
-		    atomic_load(p->o.hurry)) {
+		if (r->n_packed == 0 && makes_room(r)) {
 			r->complete = NULL;
-			break; /* a last round comes, in its own order */
+			break;
 		}
 		if (r->candidates[i].gone)
 			continue;
@@ -940,7 +953,7 @@ int warm_publisher_run(struct warm_publisher *p, enum warm_publish_mode mode, co
 		.report = ret_report,
 		.spool_fd = -1,
 		.pace = { .percent = mode == WARM_PUBLISH_ROUND ? p->o.cpu_percent : 0,
-			  .lifted = p->o.unrestrained },
+			  .lifted = p->o.draining },
 	};
 
 	*ret_report = (struct warm_publish_report){ 0 };

@@ -31,14 +31,14 @@ struct warm_publish_options {
 	bool has_near;		   /* what is put is named for near stores (near.h) */
 	bool no_ledger;		   /* for directories that are no volume: subtract by name alone */
 	bool read_only;		   /* look and count; the store is never asked */
-	/* While a round of WARM_PUBLISH_ROUND packs: percent of one CPU at most, until
-	 * `unrestrained` is set. 0: no limit. */
-	unsigned cpu_percent;
-	const atomic_bool *unrestrained; /* may be NULL */
+	unsigned cpu_percent;	   /* of one CPU, at most, while a ROUND packs; 0: no limit */
+	/* Set: the pod's end has begun. The limit is lifted, and a ROUND ends after the layer at
+	 * hand, to make room for what a DRAIN does in its own order. May be NULL. */
+	const atomic_bool *draining;
 	/* Files that may hold what looks like a secret: paths or patterns of fnmatch(). */
 	const char *const *allow_secrets;
 	size_t n_allow_secrets;
-	/* Set: a round other than a last one ends after the layer at hand. May be NULL. */
+	/* Set: a round that isn't a last one ends after the layer at hand. May be NULL. */
 	const atomic_bool *hurry;
 	const struct warm_profile_roots *roots;
 	const struct warm_notices *notices;

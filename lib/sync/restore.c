@@ -1009,6 +1009,9 @@ static int run(struct restore *r, struct warm_error *err)
 		result->status = WARM_RESTORE_COLD;
 	else
 		result->status = fallback > 0 ? WARM_RESTORE_FALLBACK : WARM_RESTORE_WARM;
+	/* What is left out for good is no failure; but it isn't all there, either. */
+	if (r->skipped_quarantine > 0 && first == 0 && result->groups > 0)
+		result->status = WARM_RESTORE_PARTIAL;
 	if (fallback == 0)
 		result->fallback_version[0] = '\0';
 	if (first != 0 && err != NULL)

@@ -1080,14 +1080,14 @@ TEST(nothing_is_marked_while_groups_wait_or_are_torn_or_none_are_there)
 
 /* ---- restraint and progress ---- */
 
-TEST(a_round_keeps_to_its_share_of_a_cpu_until_it_is_unrestrained)
+TEST(a_round_keeps_to_its_share_of_a_cpu_until_the_end_begins)
 {
 	struct house *h = open_house(AT_ONCE);
-	atomic_bool unrestrained = false;
+	atomic_bool draining = false;
 	struct timespec cpu;
 
 	h->o.cpu_percent = 10;
-	h->o.unrestrained = &unrestrained;
+	h->o.draining = &draining;
 	put_noise(h, "x/", 8, 2 << 20);
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
 	int64_t cpu_before = warm_timespec_ns(cpu);
@@ -1100,7 +1100,7 @@ TEST(a_round_keeps_to_its_share_of_a_cpu_until_it_is_unrestrained)
 	/* Lifted, the same is done at full speed. */
 	assert_int_equal(warm_tree_remove(h->s.fd, "store", NULL), 0);
 	int64_t restrained_ms = h->r.pack_ms;
-	unrestrained = true;
+	draining = true;
 	publish(h, WARM_PUBLISH_ALL, NULL);
 	assert_int_equal(h->r.groups, 8);
 	assert_true(h->r.pack_ms < restrained_ms);
@@ -1219,7 +1219,7 @@ int main(void)
 		cmocka_unit_test(a_mark_comes_after_a_quiet_time_or_when_the_model_is_ready),
 		cmocka_unit_test(readiness_alone_brings_the_mark_on_an_empty_layer),
 		cmocka_unit_test(nothing_is_marked_while_groups_wait_or_are_torn_or_none_are_there),
-		cmocka_unit_test(a_round_keeps_to_its_share_of_a_cpu_until_it_is_unrestrained),
+		cmocka_unit_test(a_round_keeps_to_its_share_of_a_cpu_until_the_end_begins),
 		cmocka_unit_test(progress_grows_up_to_all),
 		cmocka_unit_test(what_is_inert_is_explained),
 		cmocka_unit_test(a_ledger_is_not_written_through_a_link),
