@@ -45,6 +45,7 @@ _OWNERS = "it is about permissions of a directory"
 _CALLS = "it counts calls on files, and the store makes none"
 _HEAD = "a head is older than the store"
 _CLOCK = "a registry's times can't be set"
+_LONG = "a registry takes many requests for each step, and others stop there"
 _READ = "a web server is only read from"
 _DISK = "it breaks the directory under the store"
 
@@ -127,6 +128,8 @@ class Oci(Kind):
              "the_result_fits_one_kilobyte": "a repository's name is shorter than its key",
              "a_reader_that_is_overtaken_by_a_compaction": "in its list, which is many requests, "
                                                            "all may go but for the hour",
+             "compact.a_layer_that_is_put_while": _LONG,
+             "compact.a_publisher_that_is_overtaken": _LONG,
              **{"compact." + name: _CLOCK for name in (
                  "nothing_is_deleted_for_a_base_that_is_corrupt", "two_compactors_at_once_with",
                  "compact_killed_at_every_step_of_deleting", "gc_", "a_version_is_as_old",
