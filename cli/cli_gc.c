@@ -3,6 +3,7 @@
  * Versions that a store need not keep, and uploads that never ended.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -62,7 +63,8 @@ static int gc(struct cli *cli, const char *argument, struct warm_error *err)
 {
 	const struct cli_options *opt = cli->options;
 	const char *platform = opt->target.platform, *version = opt->target.version;
-	bool by_name = version[0] != '\0';
+	/* In a pod's environment stands what it serves: a version to delete is given by the flag. */
+	bool by_name = version[0] != '\0' && version != getenv("WARM_VERSION");
 	struct warm_gc_options o = {
 		.store = cli->store,
 		.model = opt->target.model,
@@ -92,7 +94,7 @@ static int gc(struct cli *cli, const char *argument, struct warm_error *err)
 		rc = warm_gc_run(&o, &plan, &cli->call, err);
 	/* One who may not list uploads can delete versions all the same. */
 	if (plan.versions != NULL &&
-	    warm_store_sweep(cli->store, prefix, opt->uploads_older_ms, !opt->delete, &uploads,
+	    warm_gc_sweep(cli->store, prefix, opt->uploads_older_ms, !opt->delete, &uploads,
 			     &cli->call, &sweep_err) != 0)
 		warm_notice(&warm_log_notices, "uploads", "%s", sweep_err.msg);
 	if (plan.versions != NULL && opt->json)

@@ -41,6 +41,16 @@ int warm_holder_take(const char *volume, int *ret_fd, struct warm_error *err)
 	return 0;
 }
 
+bool warm_holder_counts(const char *volume, int fd)
+{
+	scope_close int volume_fd = open(volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct stat held, named;
+
+	return volume_fd >= 0 && fstat(fd, &held) == 0 &&
+	       fstatat(volume_fd, HOLDER_PATH, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       held.st_dev == named.st_dev && held.st_ino == named.st_ino;
+}
+
 int warm_holder_tell(const char *volume, struct warm_error *err)
 {
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };

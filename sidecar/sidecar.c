@@ -37,10 +37,11 @@
 
 enum {
 	STATUS_MS = 600 * 1000,
-	ROUND_MS = 300 * 1000, /* a round's deadline while the model runs */
+	ROUND_MS = 1800 * 1000, /* a round's deadline while the model runs */
 	BACKOFF_MS = 1000,
 	BACKOFF_MAX_MS = 60 * 1000,
 	REPEAT_MS = 60 * 1000,	   /* a failure that repeats is told this often */
+	CLOCK_LOOK_MS = 1000,	   /* looks by the clock come no more often */
 	DRAIN_MS = 1000,	   /* from T0 on, between looks */
 	LAST_RETRY_MS = 10 * 1000, /* a store that fails is asked again this long after SIGTERM */
 	STALL_MS = 2 * 1000, /* a round that stands still at SIGTERM makes room for the last one */
@@ -176,8 +177,9 @@ struct sidecar {
 	bool told_inert;
 	bool draining; /* T0 has passed */
 	bool ending, final_done;
-	int64_t ending_since_ms;	  /* SIGTERM, or T0 before it */
-	int64_t active_ms;		  /* when something moved last */
+	int64_t ending_since_ms; /* SIGTERM, or T0 before it */
+	int64_t active_ms;	 /* when something moved last */
+	int64_t gave_up_ms;
 	int64_t looked_ms, looked_cpu_ns; /* at the last look at that */
 	uint64_t moved_bytes;
 
@@ -202,13 +204,14 @@ static int64_t random_part(int64_t ms)
 
 /* ---- rounds ---- */
 
-/* What libwarmcache-compiler counted in the volume; nothing where it isn't used. */
+/* What libwarmcache-compiler counted in the volume; what can't be read stays as it was. */
 static void read_kernel_counters(struct sidecar *s)
 {
 	scope_close int fd = open(opt.volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	uint64_t read[WARM_KERNEL_COUNTED];
 
-	if (fd < 0 || warm_kernel_counters_read(fd, s->kernel, NULL) != 0)
-		memset(s->kernel, 0, sizeof(s->kernel));
+	if (fd >= 0 && warm_kernel_counters_read(fd, read, NULL) == 0)
+		memcpy(s->kernel, read, sizeof(s->kernel));
 }
 
 static void end_work(int done_fd)
@@ -253,6 +256,8 @@ static void hold_volume(struct sidecar *s)
 {
 	struct warm_error err = { 0 };
 
+	if (s->holder_fd >= 0 && !warm_holder_counts(opt.volume, s->holder_fd))
+		close(take_fd(&s->holder_fd));
 	if (s->holder_fd < 0 && warm_holder_take(opt.volume, &s->holder_fd, &err) != 0)
 		warm_log(WARM_LOG_WARN, "holder", "%s: --pre-stop won't find this one", err.msg);
 }
@@ -301,14 +306,12 @@ static void *work(void *arg)
 	s->report = (struct warm_publish_report){ 0 };
 	s->status = 0;
 	s->quarantined = 0;
+	s->quarantine_status = 0;
 	s->inert[0] = '\0';
 	if (s->publisher == NULL) {
 		s->status = open_volume(s);
 		s->report.volume_lost = s->status == WARM_NOT_FOUND || s->status == WARM_DENIED;
 	}
-	if (s->status == 0 && s->quarantine)
-		s->quarantine_status = warm_quarantine_run(opt.volume, &s->quarantined,
-							   &s->quarantine_error);
 	if (s->status == 0) {
 		hold_volume(s);
 		if (s->ready)
@@ -318,6 +321,10 @@ static void *work(void *arg)
 					       &s->watch, &call, &s->report, &s->error);
 	}
 	struct warm_use use = warm_publish_use(&s->report);
+	/* Of what nobody has opened nobody suffers: the model may not have begun yet. */
+	if (s->status == 0 && s->quarantine && use.used > 0)
+		s->quarantine_status = warm_quarantine_run(opt.volume, &s->quarantined,
+							   &s->quarantine_error);
 	if (s->status == 0 && s->want_why && use.used == 0 && use.inert > 0 && is_telling(s) &&
 	    warm_publisher_explain_inert(s->publisher, &call, &why, NULL) == 0 && !why.failed)
 		snprintf(s->inert, sizeof(s->inert), "%.*s", (int)why.bytes,
@@ -410,7 +417,8 @@ static void start_round(struct sidecar *s)
 
 	s->mode = mode_of(s);
 	atomic_store(&s->give_up, false);
-	s->complete = mark_of(s, now);
+	if (!s->final_done) /* a last round that is tried again has the mark of the first */
+		s->complete = mark_of(s, now);
 	s->quarantine = s->not_ready_ms != 0 && now >= s->not_ready_ms && !s->draining &&
 			!s->ending;
 	s->want_why = s->looked && !s->told_inert;
@@ -463,7 +471,7 @@ static void count_round(struct sidecar *s)
 	struct warm_metrics *m = &s->metrics;
 	const struct warm_publish_report *r = &s->report;
 	/* The mark is known only to who has asked the store. */
-	bool complete = r->complete || m->last.complete;
+	bool complete = r->asked ? r->complete : m->last.complete;
 
 	m->last = *r;
 	m->last.complete = complete;
@@ -538,9 +546,10 @@ static void end_round(struct sidecar *s)
 	s->looked = s->looked || s->status == 0;
 	count_round(s);
 	if (s->quarantine) {
-		s->not_ready_ms = 0;
-		if (s->status != 0 || s->quarantine_status != 0)
-			s->not_ready_ms = now + REPEAT_MS;
+		bool done = s->quarantined > 0 || warm_publish_use(r).inert == 0;
+		s->not_ready_ms = s->status == 0 && s->quarantine_status == 0 && done
+					  ? 0
+					  : now + REPEAT_MS;
 		if (s->status == 0 && s->quarantine_status != 0)
 			warm_log(WARM_LOG_WARN, "quarantine-failed", "%s", s->quarantine_error.msg);
 		if (s->quarantined > 0)
@@ -572,7 +581,6 @@ static void end_round(struct sidecar *s)
 		if (s->backoff_ms > (s->draining ? BACKOFF_MS : BACKOFF_MAX_MS))
 			s->backoff_ms = s->draining ? BACKOFF_MS : BACKOFF_MAX_MS;
 		s->next_round_ms = now + jitter(s->backoff_ms);
-		s->changed = true;
 		/* The volume may have come back as another directory. */
 		if (r->volume_lost) {
 			warm_publisher_free(s->publisher);
@@ -616,7 +624,8 @@ static void schedule(struct sidecar *s)
 		if (due > now + opt.interval_ms && opt.interval_ms > settle)
 			due = now + opt.interval_ms;
 	} else {
-		due = now + jitter(opt.interval_ms);
+		due = now +
+		      jitter(opt.interval_ms > CLOCK_LOOK_MS ? opt.interval_ms : CLOCK_LOOK_MS);
 	}
 	if (!s->draining && due < s->allowed_ms)
 		due = s->allowed_ms;
@@ -709,6 +718,7 @@ static void take_signals(struct sidecar *s)
 		s->next_round_ms = 0;
 		atomic_store(&s->t0, true);
 		atomic_store(&s->hurry, true);
+		warm_log_repeats(0); /* what goes wrong now is told */
 		warm_log(WARM_LOG_INFO, "ending", "publishing what is left");
 		write_result(s, "ending", "");
 	}
@@ -758,8 +768,17 @@ static void watch_stall(struct sidecar *s)
 	s->moved_bytes = moved;
 	int64_t since = s->active_ms > s->ending_since_ms ? s->active_ms : s->ending_since_ms;
 	/* Whoever has to make room has less time than whoever that is for. */
-	if (now - since >= (s->mode == mode_of(s) ? LAST_RETRY_MS : STALL_MS))
-		atomic_store(&s->give_up, true);
+	if (now - since < (s->mode == mode_of(s) ? LAST_RETRY_MS : STALL_MS))
+		return;
+	if (!atomic_exchange(&s->give_up, true))
+		s->gave_up_ms = now;
+	/* It doesn't even notice: a disk hangs. What it had in hand is not in the store. */
+	if (s->ending && now - s->gave_up_ms >= LAST_RETRY_MS) {
+		warm_log(WARM_LOG_ERROR, "publish-failed",
+			 "the store or the volume hangs: what is left is not published");
+		write_result(s, "incomplete", "the store or the volume hangs");
+		_exit(0);
+	}
 }
 
 static bool fills_near(const struct sidecar *s)
@@ -778,7 +797,10 @@ static void take_ready(struct sidecar *s)
 	s->near_from_ms = warm_clock_ms();
 	if (fills_near(s))
 		s->next_near_ms = s->near_from_ms;
+	/* A look that was due becomes a publish: at a date of its own. */
 	s->changed = true;
+	if (s->backoff_ms == 0)
+		s->next_round_ms = 0;
 	warm_log(WARM_LOG_INFO, "ready", "%s answers", opt.ready_url);
 }
 
@@ -838,7 +860,8 @@ static void run(struct sidecar *s)
 		if (now >= s->next_status_ms) {
 			log_status(s, s->ending ? "ending" : s->draining ? "draining" : "running");
 			/* Reads make no event: what is used is counted by a look. */
-			s->next_round_ms = s->next_round_ms == 0 ? now : s->next_round_ms;
+			if (!s->working && s->next_round_ms == 0)
+				s->next_round_ms = now;
 		}
 		if ((s->draining || s->ending) && s->working)
 			watch_stall(s);

@@ -75,19 +75,23 @@ bool warm_watch_drain(struct warm_watch *w)
 
 void warm_watch_probe(struct warm_watch *w)
 {
-	char dir[WARM_PATH_BYTES + 32], file[WARM_PATH_BYTES + 64];
+	char name[] = "notify-probe", dir_path[64];
 	struct pollfd p = { .events = POLLIN };
 	bool silent = true;
+	scope_close int volume_fd = open(w->volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	scope_close int dir = -1;
 
-	snprintf(dir, sizeof(dir), "%s/" WARM_DIR, w->volume);
-	snprintf(file, sizeof(file), "%s/notify-probe", dir);
+	if (volume_fd < 0 ||
+	    warm_beneath_open(volume_fd, WARM_DIR, O_RDONLY | O_DIRECTORY, 0, &dir, NULL) != 0)
+		return;
+	snprintf(dir_path, sizeof(dir_path), "/proc/self/fd/%d", dir);
 	p.fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-	if (p.fd >= 0 &&
-	    inotify_add_watch(p.fd, dir, IN_CREATE | IN_ONLYDIR | IN_DONT_FOLLOW) >= 0) {
-		unlink(file);
-		scope_close int fd = open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (p.fd >= 0 && inotify_add_watch(p.fd, dir_path, IN_CREATE | IN_ONLYDIR) >= 0) {
+		unlinkat(dir, name, 0);
+		scope_close int fd = openat(
+			dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 		if (fd >= 0) {
-			unlink(file);
+			unlinkat(dir, name, 0);
 			silent = poll(&p, 1, PROBE_MS) <= 0;
 		}
 	}

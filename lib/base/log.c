@@ -21,7 +21,7 @@ static struct told {
 	size_t left_out;
 } told[TOLD];
 static pthread_mutex_t told_lock = PTHREAD_MUTEX_INITIALIZER;
-static int64_t repeat_ms;
+static _Atomic int64_t repeat_ms;
 
 static const char *log_program = "warmcache";
 static bool log_json;
@@ -53,11 +53,15 @@ static bool is_number(const char *word, size_t n)
 	return (digits > 0 && n - (digits < n ? digits : n) <= 2) || (n >= 8 && hex >= n);
 }
 
-/* Hash of a line without its numbers: times, sizes and ids differ from one to the next. */
+/* Hash of a line; of a failure without its numbers: times, sizes and ids differ from one to the
+ * next. */
 static uint64_t hash_line(const char *event, const char *text)
 {
 	char plain[TEXT_BYTES];
-	size_t n = 0;
+	size_t n = 0, m = strlen(event);
+
+	if (m < 7 || strcmp(event + m - 7, "-failed") != 0)
+		return warm_hash64(text, strlen(text)) ^ warm_hash64(event, m);
 
 	for (const char *p = text; *p != '\0';) {
 		size_t word = 0;
@@ -70,7 +74,7 @@ static uint64_t hash_line(const char *event, const char *text)
 		}
 		p += taken;
 	}
-	return warm_hash64(plain, n) ^ warm_hash64(event, strlen(event));
+	return warm_hash64(plain, n) ^ warm_hash64(event, m);
 }
 
 /* Whether to tell this line; `ret_left_out` counts those like it that were not since the last. */

@@ -20,9 +20,10 @@ enum warm_log_level { WARM_LOG_DEBUG, WARM_LOG_INFO, WARM_LOG_WARN, WARM_LOG_ERR
 
 /* Name of the program, for text lines; `json` and `lowest` for all lines after. */
 void warm_log_setup(const char *program, bool json, enum warm_log_level lowest);
-/* From now on a warning or error that says the same as an earlier one, numbers aside, is told at
- * most once in `ms`, with the number of those left out; 0: always. At most 64 different ones are
- * kept in mind. For programs that run for weeks. */
+/* From now on a warning or error that says the same as an earlier one is told at most once in `ms`,
+ * with the number of those left out; 0: always. Of failures (events that end in "-failed") numbers
+ * and ids don't count. At most 64 different ones are kept in mind. For programs that run for
+ * weeks. */
 void warm_log_repeats(int64_t ms);
 void warm_log(enum warm_log_level level, const char *event, const char *fmt, ...) WARM_PRINTF(3, 4);
 

@@ -135,9 +135,9 @@ int warm_option_set(const struct warm_option *option, const char *text, struct w
 	case WARM_OPTION_DURATION:
 		if (parse_number(text, &number, &rest) != 0 ||
 		    parse_unit(rest, time_units, time_factors, number, INT64_MAX / 4, &value) != 0)
-			return warm_error_set(err, WARM_INVALID,
-					      "'%.64s' is no duration (30, 30s, 500ms, 5m, 1h, 30d)",
-					      text);
+			return warm_error_set(
+				err, WARM_INVALID,
+				"'%.64s' is no duration (30, 30s, 500ms, 5m, 1h, 30d)", text);
 		*(int64_t *)option->value = (int64_t)value;
 		return 0;
 	case WARM_OPTION_BYTES:

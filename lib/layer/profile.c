@@ -102,7 +102,8 @@ static const struct rule {
 
 enum {
 	TRITON_KEY_BYTES = 52, /* BASE32 of a SHA-256 */
-	JSON_BYTES = 16 << 20,
+	JSON_BYTES = 2 << 20,  /* a parsed document takes sixteen times as much */
+	TEXT_BYTES = 16 << 20,
 };
 
 const char *warm_profile_name(enum warm_profile profile)
@@ -670,7 +671,7 @@ static enum warm_whole mutable_parses(int volume_fd, const char *path, char *ret
 	if (ends_with(path, ".py")) {
 		scope_free char *text = NULL;
 		size_t bytes = 0;
-		if (warm_beneath_load(volume_fd, path, JSON_BYTES, &text, &bytes, NULL) != 0)
+		if (warm_beneath_load(volume_fd, path, TEXT_BYTES, &text, &bytes, NULL) != 0)
 			return no(ret_why, why_bytes, "can't be read");
 		return strlen(text) == bytes && literal_closes(text)
 			       ? WARM_WHOLE_YES

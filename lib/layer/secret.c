@@ -15,8 +15,9 @@
 enum {
 	PIECE_BYTES = 256 << 10,
 	OVERLAP_BYTES = 4096, /* longer than any secret that is looked for */
-	SEARCHED_BYTES = 16 << 20,
-	FACTORS_BYTES = 16 << 20,
+	SEARCHED_BYTES = 4 << 20,
+	FACTORS_BYTES = 1 << 20,
+	RUN_BYTES = 1024, /* no key is longer, and no search takes longer than that from a place */
 	SNIFF_BYTES = 4096,
 };
 
@@ -24,9 +25,10 @@ enum {
 
 bool warm_secret_name(const char *name)
 {
-	static const char *const words[] = { "KEY",	   "KEYS",	 "TOKEN",    "TOKENS",
-					     "SECRET",	   "SECRETS",	 "PASSWORD", "PASSWD",
-					     "CREDENTIAL", "CREDENTIALS" };
+	static const char *const words[] = { "KEY",	   "KEYS",	  "TOKEN",    "TOKENS",
+					     "SECRET",	   "SECRETS",	  "PASSWORD", "PASSWD",
+					     "CREDENTIAL", "CREDENTIALS", "APIKEY",   "PASSPHRASE",
+					     "AUTHTOKEN",  "PGPASSWORD" };
 
 	for (const char *p = name; *p != '\0';) {
 		size_t n = strcspn(p, "_");
@@ -38,40 +40,24 @@ bool warm_secret_name(const char *name)
 	return false;
 }
 
-/* Any non-empty string in it. */
-static bool holds_text(json_t *value)
+/* The first non-empty string below a name that says secret; `below` is that name, or NULL. */
+static bool find_named(json_t *value, const char *below, char *ret_name, size_t name_bytes)
 {
 	const char *name;
 	json_t *child;
 	size_t i;
 
-	if (json_is_string(value))
-		return json_string_length(value) > 0;
-	json_object_foreach(value, name, child)
-		if (holds_text(child))
-			return true;
-	json_array_foreach(value, i, child)
-		if (holds_text(child))
-			return true;
-	return false;
-}
-
-static bool find_named(json_t *value, char *ret_name, size_t name_bytes)
-{
-	const char *name;
-	json_t *child;
-	size_t i;
-
+	if (below != NULL && json_is_string(value) && json_string_length(value) > 0) {
+		snprintf(ret_name, name_bytes, "%s", below);
+		return true;
+	}
 	json_object_foreach(value, name, child) {
-		if (warm_secret_name(name) && holds_text(child)) {
-			snprintf(ret_name, name_bytes, "%s", name);
-			return true;
-		}
-		if (find_named(child, ret_name, name_bytes))
+		const char *outer = below != NULL ? below : warm_secret_name(name) ? name : NULL;
+		if (find_named(child, outer, ret_name, name_bytes))
 			return true;
 	}
 	json_array_foreach(value, i, child)
-		if (find_named(child, ret_name, name_bytes))
+		if (find_named(child, below, ret_name, name_bytes))
 			return true;
 	return false;
 }
@@ -121,6 +107,8 @@ static size_t run_of(const char *p, const char *end, enum class class, bool *ret
 	const char *at = p;
 	bool digit = false, upper = false;
 
+	if (end - p > RUN_BYTES)
+		end = p + RUN_BYTES;
 	for (; at < end && (classes_of((unsigned char)*at) & class) != 0; at++) {
 		digit = digit || isdigit((unsigned char)*at);
 		upper = upper || isupper((unsigned char)*at);
@@ -173,6 +161,8 @@ static bool has_password(const char *p, const char *end)
 {
 	const char *colon = NULL, *at = p + 3;
 
+	if (end - at > RUN_BYTES)
+		end = at + RUN_BYTES;
 	for (; at < end && *at != '@'; at++) {
 		if (isspace((unsigned char)*at) || strchr("/?#\"'<>\\", *at) != NULL)
 			return false;
@@ -321,7 +311,7 @@ bool warm_secret_find(int dir_fd, const char *path, char *ret_what, size_t what_
 		snprintf(ret_what, what_bytes, "(unreadable)");
 		return true;
 	}
-	bool found = find_named(root, ret_what, what_bytes);
+	bool found = find_named(root, NULL, ret_what, what_bytes);
 	json_decref(root);
 	if (found)
 		return true;

@@ -29,7 +29,8 @@ struct warm_backend {
 	/* May be NULL; see store.h. */
 	unsigned (*connections)(const void *state); /* NULL: `parallel` */
 	int (*check)(void *state, const char *prefix, struct warm_error *err);
-	int (*sweep)(void *state, const char *prefix, int64_t age_ms, bool dry_run, size_t *ret_n,
+	int (*sweep)(void *state, const char *prefix, int64_t age_ms,
+		     bool (*is_ours)(const char *name), bool dry_run, size_t *ret_n,
 		     const struct warm_call *call, struct warm_error *err);
 	void (*touch)(void *state, const char *name);
 	int (*spool)(void *state, int *ret_fd, struct warm_error *err);

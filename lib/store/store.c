@@ -157,14 +157,16 @@ int warm_store_list(struct warm_store *store, const char *prefix, warm_list_fn f
 	return with_context(store, "list", prefix, rc, err);
 }
 
-int warm_store_sweep(struct warm_store *store, const char *prefix, int64_t age_ms, bool dry_run,
-		     size_t *ret_n, const struct warm_call *call, struct warm_error *err)
+int warm_store_sweep(struct warm_store *store, const char *prefix, int64_t age_ms,
+		     bool (*is_ours)(const char *name), bool dry_run, size_t *ret_n,
+		     const struct warm_call *call, struct warm_error *err)
 {
 	int rc = warm_call_check(call, err);
 
 	*ret_n = 0;
 	if (rc == 0 && store->backend->sweep != NULL)
-		rc = store->backend->sweep(store->state, prefix, age_ms, dry_run, ret_n, call, err);
+		rc = store->backend->sweep(store->state, prefix, age_ms, is_ours, dry_run, ret_n,
+					   call, err);
 	return with_context(store, "sweep", prefix, rc, err);
 }
 

@@ -97,11 +97,12 @@ int warm_store_delete(struct warm_store *store, const char *name, const struct w
 		      struct warm_error *err) WARM_CHECKED;
 
 /* Remove what puts left that were begun more than `age_ms` ago by the store's clock and never
- * ended: multipart uploads, temporary files. With `dry_run` they are only counted. Where a store
- * keeps nothing of that kind, or has no clock, there is nothing to do. */
-int warm_store_sweep(struct warm_store *store, const char *prefix, int64_t age_ms, bool dry_run,
-		     size_t *ret_n, const struct warm_call *call,
-		     struct warm_error *err) WARM_CHECKED;
+ * ended: multipart uploads, temporary files. Others may use the bucket: of uploads only those are
+ * taken whose name `is_ours` knows. With `dry_run` they are only counted. Where a store keeps
+ * nothing of that kind, or has no clock, there is nothing to do. */
+int warm_store_sweep(struct warm_store *store, const char *prefix, int64_t age_ms,
+		     bool (*is_ours)(const char *name), bool dry_run, size_t *ret_n,
+		     const struct warm_call *call, struct warm_error *err) WARM_CHECKED;
 
 /* The object is used: kept in LIST's `used_ms` by a directory that may be written to, by no other
  * store. Nothing is said where it fails. */

@@ -82,7 +82,8 @@ static void sweep_file(const struct walk *w, int dir_fd, const char *name)
 {
 	struct stat st;
 
-	if (strncmp(name, ".tmp-", 5) != 0 ||
+	if (strncmp(name, ".tmp-", 5) != 0 || strlen(name) != 5 + 16 ||
+	    strspn(name + 5, "0123456789abcdef") != 16 ||
 	    fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode) ||
 	    warm_timespec_ns(st.st_mtim) / 1000000 >= w->before_ms)
 		return;
@@ -188,7 +189,8 @@ static int file_list(void *state, const char *prefix, warm_list_fn fn, void *arg
 	return walk_prefix(&w, root, prefix, err);
 }
 
-static int file_sweep(void *state, const char *prefix, int64_t age_ms, bool dry_run, size_t *ret_n,
+static int file_sweep(void *state, const char *prefix, int64_t age_ms,
+		      bool (*is_ours)(const char *name), bool dry_run, size_t *ret_n,
 		      const struct warm_call *call, struct warm_error *err)
 {
 	struct walk w = { .call = call, .swept = ret_n, .removes = !dry_run };
@@ -196,6 +198,7 @@ static int file_sweep(void *state, const char *prefix, int64_t age_ms, bool dry_
 
 	if (root < 0)
 		return root;
+	(void)is_ours; /* a temporary file doesn't say what it was to be */
 	int64_t now = file_now(root);
 	if (now < 0)
 		return 0;

@@ -18,6 +18,7 @@
 #include "lib/store/xml.h"
 
 enum {
+	UPLOAD_ID_BYTES = 1000, /* encoded */
 	PART_BYTES = 16 << 20,
 	PARTS = 10000,
 	PARTS_AT_ONCE = 4,
@@ -743,7 +744,7 @@ static int put_parts(struct s3 *s, const char *name, int fd, uint64_t bytes,
 		return warm_error_nomem(err, u.n_parts * sizeof(*u.etags));
 	int rc = begin_upload(&u, err);
 	if (rc == 0 && u.id != NULL) {
-		if (strlen(u.id) > 1000)
+		if (strlen(u.id) > UPLOAD_ID_BYTES)
 			rc = warm_error_set(err, WARM_LIMIT, "an upload's id of %zu bytes",
 					    strlen(u.id));
 		if (rc == 0)
@@ -766,6 +767,7 @@ struct uploads {
 	struct s3 *s;
 	const struct warm_call *call;
 	int64_t before_ms, begun_ms;
+	bool (*is_ours)(const char *name);
 	bool removes, truncated, is_list;
 	char *key, *id, *key_marker, *id_marker;
 	struct warm_buf found; /* of this page: keys and ids */
@@ -820,14 +822,17 @@ static int abort_found(struct uploads *u, struct warm_error *err)
 	while (r.at < r.bytes && !r.bad) {
 		const char *key = warm_reader_text(&r, &n), *id = warm_reader_text(&r, &n);
 		scope_buf struct warm_buf encoded = WARM_BUF_INIT;
-		if (r.bad || n > 500 ||
-		    (prefix > 0 &&
-		     (strncmp(key, u->s->url.prefix, prefix) != 0 || key[prefix] != '/')))
+		if (r.bad || (prefix > 0 &&
+			      (strncmp(key, u->s->url.prefix, prefix) != 0 || key[prefix] != '/')))
+			continue;
+		if (!u->is_ours(key + (prefix > 0 ? prefix + 1 : 0)))
 			continue;
 		warm_url_encode(&encoded, id, false);
 		warm_buf_put_u8(&encoded, 0);
 		if (encoded.failed)
 			return warm_error_nomem(err, n);
+		if (encoded.bytes > UPLOAD_ID_BYTES)
+			continue;
 		struct upload one = { .s = u->s,
 				      .name = key + (prefix > 0 ? prefix + 1 : 0),
 				      .id = (char *)encoded.data };
@@ -897,10 +902,13 @@ static int sweep_page(struct uploads *u, const char *prefix, int64_t age_ms, str
 	return rc;
 }
 
-static int s3_sweep(void *state, const char *prefix, int64_t age_ms, bool dry_run, size_t *ret_n,
+static int s3_sweep(void *state, const char *prefix, int64_t age_ms,
+		    bool (*is_ours)(const char *name), bool dry_run, size_t *ret_n,
 		    const struct warm_call *call, struct warm_error *err)
 {
-	struct uploads u = { .s = state, .call = call, .removes = !dry_run, .swept = ret_n };
+	struct uploads u = {
+		.s = state, .call = call, .is_ours = is_ours, .removes = !dry_run, .swept = ret_n
+	};
 	int rc;
 
 	do

@@ -34,9 +34,9 @@ struct compaction {
 /* ---- the base ---- */
 
 /* Read the layers that `wanted` chooses to their ends; those that can't be verified lose their
- * index, and with it count as not there. */
+ * index, and with it count as not there. `counts`: they weren't reported before. */
 static int verify_layers(struct compaction *c, bool (*wanted)(const struct warm_layer *),
-			 struct warm_error *err)
+			 bool counts, struct warm_error *err)
 {
 	size_t n = c->catalog.n_layers;
 	scope_free bool *want = calloc(n + 1, sizeof(*want));
@@ -64,7 +64,7 @@ static int verify_layers(struct compaction *c, bool (*wanted)(const struct warm_
 		if (bad[i]) {
 			warm_index_free(c->catalog.layers[i].index);
 			c->catalog.layers[i].index = NULL;
-			c->report->bad++;
+			c->report->bad += counts;
 		}
 	return 0;
 }
@@ -221,7 +221,8 @@ static int make_base(struct compaction *c, struct warm_error *err)
 	c->report->groups = warm_pack_groups(pack);
 	struct warm_pack_meta meta = {
 		.kind = WARM_BASE,
-		.id = warm_id_new(c->catalog.newest, warm_clock_wall_ms()),
+		/* After all that it covers, and not newer than that: versions are ordered by it. */
+		.id = warm_id_new(c->catalog.newest, 0),
 		.key = &c->o->key,
 		.created_ms = warm_clock_wall_ms(),
 		.mount = c->catalog.layers[0].index != NULL ? c->catalog.layers[0].index->mount
@@ -272,7 +273,8 @@ static int delete_covered(struct compaction *c, struct warm_error *err)
 	for (size_t i = 0; rc == 0 && i < c->catalog.n_layers; i++)
 		any = any || may_delete(c, c->catalog.layers[i].name.id);
 	if (rc == 0 && any)
-		rc = verify_layers(c, is_base, err); /* before anything that they cover goes */
+		rc = verify_layers(c, is_base, false,
+				   err); /* before anything that they cover goes */
 	warm_state_cover(c->catalog.layers, c->catalog.n_layers);
 	for (size_t i = 0; rc == 0 && i < c->catalog.n_layers; i++) {
 		const struct warm_layer *l = &c->catalog.layers[i];
@@ -304,13 +306,16 @@ static int open_work(struct compaction *c, struct warm_error *err)
 	return 0;
 }
 
-static size_t count_uncovered(const struct compaction *c)
+/* Enough layers, or what two compactors left that worked at once: two bases. */
+static bool worth_folding(const struct compaction *c, size_t least)
 {
-	size_t n = 0;
+	size_t n = 0, bases = 0;
 
-	for (size_t i = 0; i < c->catalog.n_layers; i++)
-		n += c->catalog.layers[i].index != NULL && !c->catalog.layers[i].covered;
-	return n;
+	for (size_t i = 0; i < c->catalog.n_layers; i++) {
+		n += is_folded(&c->catalog.layers[i]);
+		bases += is_folded(&c->catalog.layers[i]) && is_base(&c->catalog.layers[i]);
+	}
+	return n >= least || bases >= 2;
 }
 
 static int run(struct compaction *c, struct warm_error *err)
@@ -321,17 +326,16 @@ static int run(struct compaction *c, struct warm_error *err)
 	if (rc == 0)
 		rc = warm_catalog_read(&c->catalog, c->o->store, c->o->notices, c->call, err);
 	c->report->bad = c->catalog.refused;
-	for (size_t bad = SIZE_MAX;
-	     rc == 0 && c->catalog.n_layers >= least && bad != c->report->bad;) {
+	for (size_t bad = SIZE_MAX; rc == 0 && c->catalog.n_layers >= 2 && bad != c->report->bad;) {
 		/* A base that turns out bad uncovers others: until all that counts is verified. */
 		bad = c->report->bad;
-		rc = verify_layers(c, is_uncovered, err);
+		rc = verify_layers(c, is_uncovered, true, err);
 		warm_state_cover(c->catalog.layers, c->catalog.n_layers);
 	}
 	/* After that, since a group whose newest copy is bad lives on in an older one. */
 	if (rc == 0)
 		rc = warm_state_build(c->catalog.layers, c->catalog.n_layers, &c->state, err);
-	if (rc == 0 && count_uncovered(c) >= least) {
+	if (rc == 0 && worth_folding(c, least)) {
 		rc = open_work(c, err);
 		if (rc == 0)
 			rc = unpack_groups(c, err);

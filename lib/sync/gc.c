@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "lib/store/head.h"
+
 const char *warm_gc_reason_name(enum warm_gc_reason reason)
 {
 	static const char *const names[] = { "", "age", "count", "size", "name" };
@@ -41,8 +43,7 @@ static void take_by_name(const struct warm_gc_options *o, struct warm_gc_plan *p
 {
 	for (size_t i = 0; i < plan->n; i++) {
 		struct warm_gc_version *v = &plan->versions[i];
-		if (strcmp(v->listed.key.version, o->version) == 0 &&
-		    (o->platform == NULL || strcmp(v->listed.key.platform, o->platform) == 0))
+		if (strcmp(v->listed.key.version, o->version) == 0)
 			v->reason = WARM_GC_NAME;
 	}
 }
@@ -91,7 +92,8 @@ static int is_complete(const struct warm_gc_options *o, const struct warm_key *k
 
 	if (rc == 0)
 		rc = warm_catalog_read(&c, o->store, NULL, call, err);
-	*ret_complete = rc == 0 && warm_catalog_complete(&c) != NULL;
+	/* A layer that we can't read, of a newer format perhaps, may carry the mark. */
+	*ret_complete = rc == 0 && (warm_catalog_complete(&c) != NULL || c.refused > 0);
 	return rc;
 }
 
@@ -153,8 +155,11 @@ int warm_gc_make_plan(const struct warm_gc_options *o, struct warm_gc_plan *ret_
 	plan.versions = calloc(plan.n + 1, sizeof(*plan.versions));
 	if (plan.versions == NULL)
 		return warm_error_nomem(err, plan.n * sizeof(*plan.versions));
+	size_t n = 0;
 	for (size_t i = 0; i < plan.n; i++)
-		plan.versions[i].listed = keys[i];
+		if (o->platform == NULL || strcmp(keys[i].key.platform, o->platform) == 0)
+			plan.versions[n++].listed = keys[i];
+	plan.n = n;
 	if (o->version != NULL) {
 		take_by_name(o, &plan);
 		bool any = false;
@@ -184,12 +189,18 @@ static bool has_mark(const struct warm_layer *l)
 	return l->index == NULL || l->index->complete != NULL;
 }
 
-static int delete_version(const struct warm_gc_options *o, const struct warm_key *key,
+static int delete_version(const struct warm_gc_options *o, struct warm_gc_version *v,
 			  const struct warm_call *call, struct warm_error *err)
 {
 	scope_catalog struct warm_catalog c = { 0 };
 	struct warm_error read_err = { 0 };
-	int rc = warm_catalog_list(&c, o->store, key, false, call, err);
+	int rc = warm_catalog_list(&c, o->store, &v->listed.key, false, call, err);
+
+	if (rc == 0 && v->reason != WARM_GC_NAME &&
+	    warm_id_compare(c.newest, v->listed.newest) > 0) {
+		v->shield = WARM_GC_YOUNG;
+		return 0;
+	}
 
 	/* What can't be read is deleted, too; it only isn't known which layers have the mark. */
 	if (rc == 0 && warm_catalog_read(&c, o->store, NULL, call, &read_err) != 0)
@@ -211,8 +222,10 @@ int warm_gc_run(const struct warm_gc_options *o, struct warm_gc_plan *plan,
 		struct warm_error one = { 0 };
 		if (!warm_gc_takes(v))
 			continue;
-		int rc = delete_version(o, &v->listed.key, call, &one);
-		v->deleted = rc == 0;
+		int rc = delete_version(o, v, call, &one);
+		v->deleted = rc == 0 && warm_gc_takes(v);
+		if (rc != 0)
+			warm_notice(o->notices, "not-deleted", "%s", one.msg);
 		if (rc == 0 || first != 0)
 			continue;
 		first = rc;
@@ -222,4 +235,22 @@ int warm_gc_run(const struct warm_gc_options *o, struct warm_gc_plan *plan,
 			break;
 	}
 	return first;
+}
+
+static bool is_ours(const char *name)
+{
+	struct warm_key key;
+	struct warm_layer_name layer;
+	size_t n = strlen(name);
+
+	return warm_layer_name_parse(name, &key, &layer, NULL) == 0 ||
+	       strcmp(name, WARM_HEAD_NAME) == 0 ||
+	       (n > sizeof(WARM_HEAD_NAME) &&
+		strcmp(name + n - sizeof(WARM_HEAD_NAME), "/" WARM_HEAD_NAME) == 0);
+}
+
+int warm_gc_sweep(struct warm_store *store, const char *prefix, int64_t age_ms, bool dry_run,
+		  size_t *ret_n, const struct warm_call *call, struct warm_error *err)
+{
+	return warm_store_sweep(store, prefix, age_ms, is_ours, dry_run, ret_n, call, err);
 }

@@ -21,7 +21,7 @@ struct warm_gc_options {
 	struct warm_store *store;
 	const char *model;	  /* NULL or "": all of them */
 	const char *version;	  /* by name, with `model`; NULL: by the rules below */
-	const char *platform;	  /* of a version by name; NULL: all */
+	const char *platform;	  /* this one alone; NULL: all */
 	int64_t older_than_ms;	  /* since the newest layer; 0: no rule */
 	size_t keep;		  /* versions of each model and platform; 0: no rule */
 	uint64_t max_total_bytes; /* of all versions looked at; 0: no rule */
@@ -58,9 +58,15 @@ void warm_gc_plan_release(struct warm_gc_plan *plan);
 /* Whether the plan deletes it. */
 bool warm_gc_takes(const struct warm_gc_version *version);
 
-/* Delete what the plan takes. A version that fails leaves the others their turn; the first error
+/* Delete what the plan takes, but for a version into which a layer was put since: that becomes
+ * YOUNG, unless it goes by name. A version that fails leaves the others their turn; the first error
  * is returned. */
 int warm_gc_run(const struct warm_gc_options *options, struct warm_gc_plan *plan,
 		const struct warm_call *call, struct warm_error *err) WARM_CHECKED;
+
+/* Remove uploads of layers and heads below `prefix` that were begun more than `age_ms` ago and never
+ * ended (warm_store_sweep()). */
+int warm_gc_sweep(struct warm_store *store, const char *prefix, int64_t age_ms, bool dry_run,
+		  size_t *ret_n, const struct warm_call *call, struct warm_error *err) WARM_CHECKED;
 
 #endif

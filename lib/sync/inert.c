@@ -10,9 +10,9 @@
 #include "lib/layer/secret.h"
 
 enum {
-	FACTORS_BYTES = 4 << 20,
+	FACTORS_BYTES = 256 << 10,
 	MADE_LOOKED_AT = 4,	 /* files of the model, of each kind */
-	RESTORED_LOOKED_AT = 64, /* and what they are compared with */
+	RESTORED_LOOKED_AT = 16, /* and what they are compared with */
 	DIFFERENCES = 4,	 /* told of one pair */
 	VALUE_BYTES = 60,
 	HOMES = 8,

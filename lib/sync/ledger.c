@@ -10,7 +10,7 @@
 
 static const char ledger_magic[8] = { 'w', 'a', 'r', 'm', 'l', 'd', 'g', '1' };
 
-enum { LEDGER_BYTES = 256 << 20 };
+enum { LEDGER_BYTES = 32 << 20 }; /* 200,000 files */
 
 void warm_ledger_init(struct warm_ledger *ledger)
 {
@@ -157,7 +157,11 @@ int warm_ledger_save_to(const struct warm_ledger *ledger, int volume_fd, const c
 		warm_buf_put_u64(&out, warm_hash64(out.data, out.bytes));
 	if (out.failed)
 		return warm_error_nomem(err, out.bytes);
-	return warm_file_replace(volume_fd, path, out.data, out.bytes, 0666, false, err);
+	/* The model may have put a link in the way. */
+	scope_close int dir = -1;
+	const char *name = NULL;
+	int rc = warm_beneath_parent(volume_fd, path, &dir, &name, err);
+	return rc != 0 ? rc : warm_file_replace(dir, name, out.data, out.bytes, 0666, false, err);
 }
 
 bool warm_ledger_of_this_boot(const struct warm_ledger *ledger)

@@ -217,8 +217,11 @@ static int open_spool(int volume_fd, struct warm_store *near, uint64_t bytes, in
 	int rc = warm_store_spool(near, &fd, err);
 
 	if (rc == WARM_UNSUPPORTED) {
+		scope_close int dir = -1;
 		in_volume = true;
-		rc = warm_file_unnamed(volume_fd, WARM_DIR, &fd, err);
+		rc = warm_beneath_open(volume_fd, WARM_DIR, O_RDONLY | O_DIRECTORY, 0, &dir, err);
+		if (rc == 0)
+			rc = warm_file_unnamed(dir, ".", &fd, err);
 	}
 	if (rc != 0)
 		return rc;

@@ -550,7 +550,7 @@ static int ask_store(struct round *r, struct warm_error *err)
 
 	if (rc != 0)
 		return rc;
-	p->asked_store = true;
+	p->asked_store = r->report->asked = true;
 	r->report->complete = warm_catalog_complete(&p->catalog) != NULL;
 
 	size_t kept = 0;
@@ -585,7 +585,12 @@ static int unlinked_file(const struct warm_publisher *p, int *ret_fd, struct war
 
 	if (tmp == NULL || tmp[0] == '\0')
 		tmp = "/tmp";
-	int rc = warm_file_unnamed(p->volume_fd, p->o.no_ledger ? tmp : WARM_DIR, ret_fd, err);
+	if (p->o.no_ledger)
+		return warm_file_unnamed(AT_FDCWD, tmp, ret_fd, err);
+	scope_close int dir = -1;
+	int rc = warm_beneath_open(p->volume_fd, WARM_DIR, O_RDONLY | O_DIRECTORY, 0, &dir, err);
+	if (rc == 0)
+		rc = warm_file_unnamed(dir, ".", ret_fd, err);
 	if (rc != 0)
 		warm_error_context(err, "volume %s", p->o.volume);
 	return rc;
@@ -741,6 +746,20 @@ static int add_to_pack(struct round *r, const struct candidate *c, struct warm_e
 	return warm_pack_add(r->pack, &group, r->call, err);
 }
 
+static bool is_set(const atomic_bool *flag)
+{
+	return flag != NULL && atomic_load(flag);
+}
+
+/* Another round comes, in its own order. */
+static bool makes_room(const struct round *r)
+{
+	const struct warm_publish_options *o = &r->p->o;
+
+	return (r->mode <= WARM_PUBLISH_DRAIN && is_set(o->hurry)) ||
+	       (r->mode <= WARM_PUBLISH_ROUND && is_set(o->draining));
+}
+
 static int pack_one(struct round *r, const struct candidate *c, struct warm_error *err)
 {
 	int64_t start = warm_clock_ms();
@@ -768,7 +787,9 @@ static int pack_one(struct round *r, const struct candidate *c, struct warm_erro
 			break;
 		r->report->pack_ms += warm_clock_ms() - start;
 		rc = put_layer(r, false, err);
-		if (rc == 0 && r->mode == WARM_PUBLISH_ROUND)
+		if (rc != 0 || makes_room(r))
+			return rc;
+		if (r->mode == WARM_PUBLISH_ROUND)
 			rc = subtract_again(r, err);
 		start = warm_clock_ms();
 		if (rc != 0)
@@ -836,13 +857,13 @@ static int load_ledger(struct round *r, struct warm_error *err)
 	return 0;
 }
 
-/* Whether the key is too young for a mark: empty, or with groups that came so lately that more of
- * them may be missing. */
+/* Whether the key is too young for a mark: empty, or, where readiness isn't known, with groups that
+ * came so lately that more of them may be missing. */
 static bool still_growing(const struct round *r)
 {
 	int64_t since_ns = (warm_clock_wall_ms() - r->p->o.complete_after_ms) * 1000000;
 
-	if (r->report->waiting + r->report->torn > 0)
+	if (!r->p->ready && r->report->waiting + r->report->torn > 0)
 		return true;
 	/* A mark on nothing would only keep the fallback out. */
 	if (r->state.n_live + r->n_candidates == 0)
@@ -852,20 +873,6 @@ static bool still_growing(const struct round *r)
 		    r->candidates[i].group->changed_ns > since_ns)
 			return true;
 	return false;
-}
-
-static bool is_set(const atomic_bool *flag)
-{
-	return flag != NULL && atomic_load(flag);
-}
-
-/* Another round comes, in its own order. */
-static bool makes_room(const struct round *r)
-{
-	const struct warm_publish_options *o = &r->p->o;
-
-	return (r->mode <= WARM_PUBLISH_DRAIN && is_set(o->hurry)) ||
-	       (r->mode <= WARM_PUBLISH_ROUND && is_set(o->draining));
 }
 
 static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
@@ -880,7 +887,10 @@ static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 		r->report->volume_lost = is_lost(rc);
 		return rc;
 	}
+	/* The model may have cleared the volume. */
 	if (!p->o.no_ledger)
+		rc = warm_beneath_mkdirs(p->volume_fd, WARM_DIR, err);
+	if (rc == 0 && !p->o.no_ledger)
 		rc = load_ledger(r, err);
 	if (rc != 0)
 		return rc;

@@ -77,6 +77,7 @@ struct warm_publish_report {
 	uint64_t volume_bytes;
 	struct warm_use use[WARM_PROFILES];
 	int64_t scan_ms, pack_ms, put_ms;
+	bool asked;	  /* the store was listed: what is said of the mark is so */
 	bool complete;	  /* the key carries the complete mark now */
 	bool volume_lost; /* the volume could not be scanned */
 };

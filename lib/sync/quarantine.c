@@ -57,6 +57,24 @@ static bool is_own(const struct warm_group *named, const char *path, size_t unit
 	return strncmp(path, named->name, unit) == 0;
 }
 
+/* Something of it is there and as the ledger has it; else the model has made it anew, or it went. */
+static bool is_as_restored(int volume_fd, const struct warm_ledger_group *g)
+{
+	struct stat st;
+
+	for (size_t i = 0; i < g->n_files; i++) {
+		const struct warm_ledger_file *f = &g->files[i];
+		scope_close int parent = -1;
+		const char *name = NULL;
+		if (warm_path_check(f->path, strlen(f->path), NULL) == 0 &&
+		    warm_beneath_parent(volume_fd, f->path, &parent, &name, NULL) == 0 &&
+		    fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+		    (uint64_t)st.st_size == f->size && warm_timespec_ns(st.st_mtim) == f->mtime_ns)
+			return true;
+	}
+	return false;
+}
+
 /* The group's own path first, then its twins (FlashInfer's generated/): alone those mean nothing. */
 static int move_group(int volume_fd, const struct warm_ledger_group *g, struct warm_error *err)
 {
@@ -105,7 +123,8 @@ int warm_quarantine_run(const char *volume, size_t *ret_groups, struct warm_erro
 	if (rc == 0)
 		rc = warm_quarantine_load(&held, fd, err);
 	for (size_t i = 0; rc == 0 && i < ledger.n_groups; i++)
-		if ((ledger.groups[i].flags & WARM_LEDGER_RESTORED) != 0)
+		if ((ledger.groups[i].flags & WARM_LEDGER_RESTORED) != 0 &&
+		    is_as_restored(fd, &ledger.groups[i]))
 			rc = warm_ledger_put(&held, &ledger.groups[i], err);
 	scope_free bool *gone = calloc(ledger.n_groups + 1, sizeof(*gone));
 	if (rc == 0 && gone == NULL)
@@ -121,7 +140,8 @@ int warm_quarantine_run(const char *volume, size_t *ret_groups, struct warm_erro
 	}
 	for (size_t i = 0; i < ledger.n_groups; i++) {
 		struct warm_error one = { 0 };
-		if ((ledger.groups[i].flags & WARM_LEDGER_RESTORED) == 0)
+		if ((ledger.groups[i].flags & WARM_LEDGER_RESTORED) == 0 ||
+		    !is_as_restored(fd, &ledger.groups[i]))
 			continue;
 		int moved = move_group(fd, &ledger.groups[i], &one);
 		gone[i] = moved == 0;

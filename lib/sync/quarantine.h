@@ -16,7 +16,8 @@
 #define WARM_QUARANTINE_DIR WARM_DIR "/quarantine"
 #define WARM_QUARANTINE_LEDGER WARM_QUARANTINE_DIR "/ledger"
 
-/* Move all restored groups of the volume's ledger aside. `ret_groups` counts those that are out of
+/* Move all groups of the volume's ledger aside that are as they were restored; what the model has
+ * made anew since is its own. `ret_groups` counts those that are out of
  * the cache; the ledger forgets them. A run that was cut off is completed by the next.
  *
  * Errors: of the volume: NOT_FOUND, DENIED, NO_SPACE, CORRUPT for its ledger; NO_MEMORY. Groups

@@ -68,7 +68,8 @@ int warm_result_write(const char *path, const char *text, struct warm_error *err
 	if (path == NULL || path[0] == '\0')
 		return 0;
 	/* A termination log is a mounted file: written in place, it can't be replaced. */
-	scope_close int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	scope_close int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NONBLOCK | O_CLOEXEC,
+				  0666);
 	if (fd < 0)
 		return warm_error_errno(err, errno, "result %s", path);
 	int rc = warm_file_write(fd, text, strlen(text), err);

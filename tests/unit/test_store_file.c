@@ -49,6 +49,11 @@ static int refuse_object(void *arg, const struct warm_object *o, struct warm_err
 	return warm_error_set(err, WARM_LIMIT, "enough");
 }
 
+static bool every_name(const char *name)
+{
+	return name[0] != '\0';
+}
+
 TEST(what_is_put_can_be_read_in_ranges)
 {
 	struct scratch s = scratch_open();
@@ -295,7 +300,7 @@ static size_t sweep(struct warm_store *store, const char *prefix, bool dry_run)
 	struct warm_error err = { 0 };
 	size_t n = 99;
 
-	if (warm_store_sweep(store, prefix, DAY_MS, dry_run, &n, NULL, &err) != 0)
+	if (warm_store_sweep(store, prefix, DAY_MS, every_name, dry_run, &n, NULL, &err) != 0)
 		fail_msg("%s", err.msg);
 	return n;
 }
@@ -389,7 +394,7 @@ TEST(a_sweep_leaves_a_put_that_is_under_way)
 
 	assert_int_equal(put(&s, store, "m/object", "1"), 0);
 	put_text(s.fd, "store/m/.tmp-now", "half");
-	assert_int_equal(warm_store_sweep(store, "", 60000, false, &n, NULL, NULL), 0);
+	assert_int_equal(warm_store_sweep(store, "", 60000, every_name, false, &n, NULL, NULL), 0);
 	assert_int_equal(n, 0);
 	assert_true(is_there(s.fd, "store/m/.tmp-now"));
 	assert_true(is_there(s.fd, "store/m/object"));
@@ -404,11 +409,11 @@ TEST(a_sweep_of_no_store_says_so_and_a_canceled_one_ends)
 	struct warm_call call = { .cancel = &cancel };
 	size_t n = 99;
 
-	assert_int_equal(warm_store_sweep(store, "", DAY_MS, false, &n, NULL, NULL),
+	assert_int_equal(warm_store_sweep(store, "", DAY_MS, every_name, false, &n, NULL, NULL),
 			 WARM_NOT_FOUND);
 	assert_int_equal(n, 0);
 	put_old(&s, "store/m/.tmp-1", 2 * DAY_MS);
-	assert_int_equal(warm_store_sweep(store, "", DAY_MS, false, &n, &call, NULL),
+	assert_int_equal(warm_store_sweep(store, "", DAY_MS, every_name, false, &n, &call, NULL),
 			 WARM_CANCELED);
 	assert_true(is_there(s.fd, "store/m/.tmp-1"));
 	scratch_close(&s);
