@@ -236,12 +236,12 @@ TEST(the_next_one_tells_how_many_were_left_out)
 {
 	struct capture c = capture_begin();
 
-	warm_log_repeats(200);
+	warm_log_repeats(1000);
 	for (int i = 0; i < 5; i++)
 		warm_log(WARM_LOG_WARN, "count", "try %d failed", i);
-	wait_ms(250);
+	wait_ms(1050);
 	warm_log(WARM_LOG_WARN, "count", "try %d failed", 6);
-	wait_ms(250);
+	wait_ms(1050);
 	warm_log(WARM_LOG_WARN, "count", "try %d failed", 7);
 	scope_free char *text = capture_end(&c);
 	assert_int_equal(count_of(text, "\n"), 3);

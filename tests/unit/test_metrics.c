@@ -603,6 +603,25 @@ TEST(the_status_line_tells_the_same_numbers)
 	free(m);
 }
 
+TEST(a_result_with_all_profiles_and_a_long_key_is_json)
+{
+	struct warm_metrics *m = some_metrics();
+
+	memset(m->key.model, 'm', 100);
+	memset(m->key.version, 'v', 60);
+	for (int i = 0; i < WARM_PROFILES; i++)
+		m->last.use[i] = (struct warm_use){ 12000, 12000, 123456789012, 123456789012 };
+	char *text = warm_metrics_result(m, "ended", "");
+	json_t *o = json_loads(text, 0, NULL);
+	bool valid = o != NULL;
+	if (!valid)
+		print_message("%s\n", text);
+	json_decref(o);
+	free(text);
+	free(m);
+	assert_true(valid);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -620,6 +639,7 @@ int main(void)
 		cmocka_unit_test(the_result_tells_the_same_numbers),
 		cmocka_unit_test(a_result_with_a_long_key_and_a_long_reason_is_json_still),
 		cmocka_unit_test(the_status_line_tells_the_same_numbers),
+		cmocka_unit_test(a_result_with_all_profiles_and_a_long_key_is_json),
 	};
 
 	return RUN(tests);
