@@ -1176,20 +1176,6 @@ TEST(what_is_inert_is_explained)
 	close_house(h);
 }
 
-TEST(a_ledger_is_not_written_through_a_link)
-{
-	struct house *h = open_house(AT_ONCE);
-
-	put_text(h->volume, "a", "1");
-	publish(h, WARM_PUBLISH_LOOK, NULL);
-	put_dir(h->s.fd, "outside");
-	assert_int_equal(warm_tree_remove(h->volume, WARM_DIR, NULL), 0);
-	assert_int_equal(symlinkat(scratch_path(&h->s, "outside"), h->volume, WARM_DIR), 0);
-	(void)!warm_publisher_run(h->p, WARM_PUBLISH_ALL, NULL, NULL, NULL, NULL, &h->r, &h->err);
-	assert_false(is_there(h->s.fd, "outside/ledger"));
-	close_house(h);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1237,7 +1223,6 @@ int main(void)
 		cmocka_unit_test(a_round_that_is_unrestrained_does_not_rest),
 		cmocka_unit_test(progress_grows_up_to_all),
 		cmocka_unit_test(what_is_inert_is_explained),
-		cmocka_unit_test(a_ledger_is_not_written_through_a_link),
 	};
 
 	return RUN(tests);
