@@ -1091,7 +1091,7 @@ static int64_t process_cpu_ms(void)
 TEST(a_round_keeps_to_its_share_of_a_cpu)
 {
 	struct house *h = open_house(AT_ONCE);
-	atomic_bool unrestrained = false;
+	atomic_bool draining = false;
 
 	h->o.cpu_percent = 10;
 	h->o.draining = &draining;
@@ -1105,19 +1105,46 @@ TEST(a_round_keeps_to_its_share_of_a_cpu)
 	close_house(h);
 }
 
-TEST(a_round_that_is_unrestrained_does_not_rest)
+static void begin_the_end(void *arg, uint64_t done, uint64_t total)
+{
+	(void)done;
+	(void)total;
+	atomic_store((atomic_bool *)arg, true);
+}
+
+TEST(when_the_end_begins_nobody_rests)
 {
 	struct house *h = open_house(AT_ONCE);
-	atomic_bool unrestrained = true;
+	atomic_bool draining = false;
 
 	h->o.cpu_percent = 1;
-	h->o.unrestrained = &unrestrained;
-	put_noise(h, "x/", 8, 2 << 20);
+	h->o.draining = &draining;
+	h->o.progress = begin_the_end;
+	h->o.progress_arg = &draining;
+	put_text(h->volume, "a", "1"); /* packed at once, and with it the end begins */
+	put_noise(h, "x/", 8, 1 << 20);
 	int64_t cpu_before = process_cpu_ms();
 	publish(h, WARM_PUBLISH_ROUND, NULL);
-	assert_int_equal(h->r.groups, 8);
+	assert_true(h->r.groups >= 1);
 	/* Restrained it would be a hundred times as much. */
 	assert_true(h->r.pack_ms < (process_cpu_ms() - cpu_before + 10) * 60);
+	close_house(h);
+}
+
+TEST(a_round_that_begins_when_the_end_has_begun_leaves_all_to_a_drain)
+{
+	struct house *h = open_house(AT_ONCE);
+	atomic_bool draining = true;
+
+	h->o.draining = &draining;
+	put_text(h->volume, "a", "1");
+	wait_a_moment();
+	publish(h, WARM_PUBLISH_ROUND, "template");
+	assert_int_equal(h->r.groups, 0);
+	assert_false(h->r.complete);
+	publish(h, WARM_PUBLISH_DRAIN, "template");
+	assert_int_equal(h->r.groups, 1);
+	assert_true(h->r.complete);
 	close_house(h);
 }
 
@@ -1220,7 +1247,8 @@ int main(void)
 		cmocka_unit_test(readiness_alone_brings_the_mark_on_an_empty_layer),
 		cmocka_unit_test(nothing_is_marked_while_groups_wait_or_are_torn_or_none_are_there),
 		cmocka_unit_test(a_round_keeps_to_its_share_of_a_cpu),
-		cmocka_unit_test(a_round_that_is_unrestrained_does_not_rest),
+		cmocka_unit_test(when_the_end_begins_nobody_rests),
+		cmocka_unit_test(a_round_that_begins_when_the_end_has_begun_leaves_all_to_a_drain),
 		cmocka_unit_test(progress_grows_up_to_all),
 		cmocka_unit_test(what_is_inert_is_explained),
 	};
