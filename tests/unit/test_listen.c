@@ -479,6 +479,18 @@ TEST(it_closes_at_once_while_clients_are_connected)
 	assert_int_equal(connect_to(port), -1);
 }
 
+TEST(ports_that_are_too_large_are_invalid)
+{
+	static const char *const addresses[] = { "127.0.0.1:65536", "127.0.0.1:99999" };
+
+	for (size_t i = 0; i < COUNT(addresses); i++) {
+		struct warm_listener *l = NULL;
+		int rc = warm_listener_open(addresses[i], &l, NULL);
+		warm_listener_close(l);
+		assert_int_equal(rc, WARM_INVALID);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -497,6 +509,7 @@ int main(void)
 		cmocka_unit_test(many_clients_at_once_are_all_answered),
 		cmocka_unit_test(nonsense_and_heads_that_are_too_long_harm_nobody),
 		cmocka_unit_test(it_closes_at_once_while_clients_are_connected),
+		cmocka_unit_test(ports_that_are_too_large_are_invalid),
 	};
 
 	return RUN(tests);
