@@ -213,10 +213,28 @@ TEST(numbers_do_not_make_a_line_another)
 	for (int i = 0; i < 10; i++)
 		warm_log(WARM_LOG_ERROR, "numbers", "%d groups of %d bytes after 0x%x", i, i * 1000,
 			 i);
-	warm_log(WARM_LOG_ERROR, "numbers", " groups of  bytes after x");
 	scope_free char *text = capture_end(&c);
 	assert_int_equal(count_of(text, "\n"), 1);
 	assert_non_null(strstr(text, "numbers: 0 groups of 0 bytes after 0x0\n"));
+}
+
+TEST(units_and_ids_are_numbers_and_names_with_digits_are_not)
+{
+	static const char *const same[] = { "a 5ms b 12MB c 0123456789abcdef d",
+					    "a 70s b 1 c deadbeefdeadbeef d",
+					    "a 123 b 7K c 00000000 d" };
+	static const char *const different[] = { "layer sm_80",	  "layer sm_90", "layer v1model",
+						 "layer v2model", "layer abc",	 "layer abd" };
+	struct capture c = capture_begin();
+
+	warm_log_repeats(LONG);
+	for (size_t i = 0; i < COUNT(same); i++)
+		warm_log(WARM_LOG_WARN, "units", "%s", same[i]);
+	for (size_t i = 0; i < COUNT(different); i++)
+		warm_log(WARM_LOG_WARN, "names", "%s", different[i]);
+	scope_free char *text = capture_end(&c);
+	assert_int_equal(count_of(text, " units: "), 1);
+	assert_int_equal(count_of(text, " names: "), COUNT(different));
 }
 
 TEST(what_is_no_warning_is_always_told)
@@ -236,12 +254,12 @@ TEST(the_next_one_tells_how_many_were_left_out)
 {
 	struct capture c = capture_begin();
 
-	warm_log_repeats(200);
+	warm_log_repeats(1000);
 	for (int i = 0; i < 5; i++)
 		warm_log(WARM_LOG_WARN, "count", "try %d failed", i);
-	wait_ms(250);
+	wait_ms(1050);
 	warm_log(WARM_LOG_WARN, "count", "try %d failed", 6);
-	wait_ms(250);
+	wait_ms(1050);
 	warm_log(WARM_LOG_WARN, "count", "try %d failed", 7);
 	scope_free char *text = capture_end(&c);
 	assert_int_equal(count_of(text, "\n"), 3);
@@ -377,6 +395,7 @@ int main(void)
 		cmocka_unit_test(a_text_too_long_for_a_line_leaves_the_line_whole),
 		cmocka_unit_test(a_warning_that_says_the_same_is_told_once),
 		cmocka_unit_test(numbers_do_not_make_a_line_another),
+		cmocka_unit_test(units_and_ids_are_numbers_and_names_with_digits_are_not),
 		cmocka_unit_test(what_is_no_warning_is_always_told),
 		cmocka_unit_test(the_next_one_tells_how_many_were_left_out),
 		cmocka_unit_test(a_long_line_is_counted_too),
