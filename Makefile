@@ -135,7 +135,7 @@ tests: all $(UNIT) $(FUZZ) $(B)/tests/libfault.so $(EXAMPLES)
 
 # ---- demo, bench ----
 
-.PHONY: demo demo-torch bench bench-stores fuzz
+.PHONY: demo demo-torch bench bench-stores bench-sidecar fuzz
 demo:
 	$(Q)scripts/setup demo
 	$(Q)$(MAKE) --no-print-directory all $(B)/examples/model
@@ -150,6 +150,9 @@ bench: setup
 bench-stores: setup
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)bench/stores
+bench-sidecar: setup
+	$(Q)$(MAKE) --no-print-directory all $(B)/bench/floor
+	$(Q)bench/sidecar
 # It starts itself to be timed: so only with what a small program has.
 $(B)/bench/kernel: $(B)/obj/bench/kernel.o $(COMPILER)
 	$(link)
