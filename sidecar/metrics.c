@@ -116,15 +116,17 @@ static void histogram(struct warm_buf *out, const char *name, const char *help,
 			(unsigned long long)h->count);
 }
 
-/* Key parts hold no byte that a label needs escaped, but for those of models from afar. */
+/* Prometheus refuses a scrape for a label that isn't UTF-8. */
 static void label(struct warm_buf *out, const char *name, const char *value)
 {
 	warm_buf_printf(out, "%s=\"", name);
+	json_t *text = json_string(value);
 	for (const char *p = value; *p != '\0'; p++)
 		if (*p == '"' || *p == '\\')
 			warm_buf_printf(out, "\\%c", *p);
 		else
-			warm_buf_put(out, p, 1);
+			warm_buf_put(out, text == NULL && (unsigned char)*p >= 0x80 ? "?" : p, 1);
+	json_decref(text);
 	warm_buf_printf(out, "\"");
 }
 

@@ -73,31 +73,34 @@ bool warm_watch_drain(struct warm_watch *w)
 	}
 }
 
+static bool sees_event(int dir)
+{
+	char name[] = "notify-probe", path[64];
+	scope_close int notify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	struct pollfd p = { .fd = notify, .events = POLLIN };
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", dir);
+	if (notify < 0 || inotify_add_watch(notify, path, IN_CREATE | IN_ONLYDIR) < 0)
+		return false;
+	unlinkat(dir, name, 0);
+	scope_close int fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+				    0600);
+	if (fd < 0)
+		return false;
+	unlinkat(dir, name, 0);
+	return poll(&p, 1, PROBE_MS) > 0;
+}
+
 void warm_watch_probe(struct warm_watch *w)
 {
-	char name[] = "notify-probe", dir_path[64];
-	struct pollfd p = { .events = POLLIN };
-	bool silent = true;
 	scope_close int volume_fd = open(w->volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	scope_close int dir = -1;
+	bool seen = w->fd >= 0 && volume_fd >= 0 &&
+		    warm_beneath_open(volume_fd, WARM_DIR, O_RDONLY | O_DIRECTORY, 0, &dir, NULL) ==
+			    0 &&
+		    sees_event(dir);
 
-	if (volume_fd < 0 ||
-	    warm_beneath_open(volume_fd, WARM_DIR, O_RDONLY | O_DIRECTORY, 0, &dir, NULL) != 0)
-		return;
-	snprintf(dir_path, sizeof(dir_path), "/proc/self/fd/%d", dir);
-	p.fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-	if (p.fd >= 0 && inotify_add_watch(p.fd, dir_path, IN_CREATE | IN_ONLYDIR) >= 0) {
-		unlinkat(dir, name, 0);
-		scope_close int fd = openat(
-			dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-		if (fd >= 0) {
-			unlinkat(dir, name, 0);
-			silent = poll(&p, 1, PROBE_MS) <= 0;
-		}
-	}
-	if (p.fd >= 0)
-		close(p.fd);
-	atomic_store(&w->silent, silent || w->fd < 0);
+	atomic_store(&w->silent, !seen);
 }
 
 bool warm_watch_by_clock(const struct warm_watch *w)

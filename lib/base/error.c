@@ -65,6 +65,7 @@ static enum warm_status status_of_errno(int os_errno)
 		return WARM_NO_SPACE;
 	case ENOMEM:
 		return WARM_NO_MEMORY;
+	case EADDRINUSE:
 	case EEXIST:
 	case ENOTEMPTY:
 		return WARM_EXISTS;

@@ -207,11 +207,12 @@ static inline bool may_begin(char first, char second)
 	}
 }
 
-const char *warm_secret_in(const char *text, size_t bytes)
+/* Where the text is a piece of a longer one, its first byte only says what stands before. */
+static const char *search_text(const char *text, size_t bytes, bool is_piece)
 {
 	const char *end = text + bytes;
 
-	for (const char *p = text; p + 4 <= end; p++) {
+	for (const char *p = text + is_piece; p + 4 <= end; p++) {
 		switch (*p) {
 		case '-':
 			if (p[1] == '-' && is_pem(p, end))
@@ -235,6 +236,11 @@ const char *warm_secret_in(const char *text, size_t bytes)
 				return forms[i].what;
 	}
 	return NULL;
+}
+
+const char *warm_secret_in(const char *text, size_t bytes)
+{
+	return search_text(text, bytes, false);
 }
 
 /* ---- files ---- */
@@ -273,7 +279,7 @@ static const char *search(int fd, char *piece)
 		size_t have = kept + (size_t)n, sniff = have < SNIFF_BYTES ? have : SNIFF_BYTES;
 		if (offset == 0 && memchr(piece, '\0', sniff) != NULL)
 			return NULL; /* no text */
-		const char *what = warm_secret_in(piece, have);
+		const char *what = search_text(piece, have, offset > 0);
 		if (what != NULL)
 			return what;
 		offset += (uint64_t)n;

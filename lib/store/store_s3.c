@@ -894,10 +894,11 @@ static int sweep_page(struct uploads *u, const char *prefix, int64_t age_ms, str
 	if (rc == 0)
 		rc = abort_found(u, err);
 	/* More, and nothing that says where: what is left is for another time. */
-	if (u->truncated &&
-	    (u->key_marker == NULL ||
-	     (asked != NULL && strcmp(asked, u->key_marker) == 0 && asked_id != NULL &&
-	      u->id_marker != NULL && strcmp(asked_id, u->id_marker) == 0)))
+	bool same_key = u->key_marker == NULL ||
+			(asked != NULL && strcmp(asked, u->key_marker) == 0),
+	     same_id = u->id_marker == NULL ||
+		       (asked_id != NULL && strcmp(asked_id, u->id_marker) == 0);
+	if (same_key && same_id)
 		u->truncated = false;
 	return rc;
 }

@@ -155,9 +155,10 @@ static void look_for_no_writes(struct search *s)
 struct differences {
 	struct warm_buf text;
 	unsigned n;
+	unsigned secrets; /* names on the way that say secret */
 };
 
-static void put_value(struct warm_buf *out, const char *name, json_t *value)
+static void put_value(struct warm_buf *out, bool secret, json_t *value)
 {
 	/* What stands inside of a list or an object has names of its own. */
 	bool plain = value != NULL && !json_is_object(value) && !json_is_array(value);
@@ -167,8 +168,7 @@ static void put_value(struct warm_buf *out, const char *name, json_t *value)
 		warm_buf_printf(out, "nothing");
 	else if (!plain)
 		warm_buf_printf(out, json_is_object(value) ? "an object" : "a list");
-	else if (dump == NULL || warm_secret_name(name) ||
-		 warm_secret_in(dump, strlen(dump)) != NULL)
+	else if (dump == NULL || secret || warm_secret_in(dump, strlen(dump)) != NULL)
 		warm_buf_printf(out, "(not shown)");
 	else
 		warm_buf_printf(out, "%.*s%s", VALUE_BYTES, dump,
@@ -200,16 +200,19 @@ static void compare_values(struct differences *d, const char *path, const char *
 {
 	if (json_equal(was, now))
 		return;
+	bool secret = d->secrets > 0 || warm_secret_name(name);
 	if (json_is_object(was) && json_is_object(now)) {
+		d->secrets += secret;
 		compare_members(d, path, was, now);
+		d->secrets -= secret;
 		return;
 	}
 	if (d->n++ >= DIFFERENCES)
 		return;
 	warm_buf_printf(&d->text, "%s%s is ", d->n > 1 ? ", " : "", path);
-	put_value(&d->text, name, now);
+	put_value(&d->text, secret, now);
 	warm_buf_printf(&d->text, " and was ");
-	put_value(&d->text, name, was);
+	put_value(&d->text, secret, was);
 }
 
 static json_t *load_json(const struct search *s, const char *path)
@@ -260,7 +263,7 @@ static const char *factors_of(const struct search *s, const struct warm_scan_gro
 /* Compare a file of the model's with the restored ones of the same name; the nearest is told. */
 static void compare_factors(struct search *s, const char *path, enum warm_profile profile)
 {
-	struct differences best = { WARM_BUF_INIT, UINT32_MAX };
+	struct differences best = { .n = UINT32_MAX };
 	json_t *now = load_json(s, path);
 	size_t looked = 0;
 
@@ -273,7 +276,7 @@ static void compare_factors(struct search *s, const char *path, enum warm_profil
 		if (looked++ == RESTORED_LOOKED_AT)
 			break;
 		json_t *was = load_json(s, other);
-		struct differences d = { WARM_BUF_INIT, 0 };
+		struct differences d = { .n = 0 };
 		if (was != NULL)
 			compare_members(&d, "", was, now);
 		json_decref(was);

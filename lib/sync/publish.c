@@ -19,6 +19,7 @@
 
 enum {
 	DEFAULT_LAYER_BYTES = 16 << 20,
+	FIRST_LAYER_BYTES = 1 << 20, /* at the pod's end; each is twice the one before */
 	DEFAULT_LEVEL = 1,
 	DEFAULT_UNPROVEN_MS = 60000,
 	SPARE_BYTES = 1 << 20, /* of the disk, never taken for a spool */
@@ -342,6 +343,7 @@ struct candidate {
 	const struct warm_scan_group *group;
 	enum standing standing;
 	bool mutable;
+	bool put;  /* by this round, or in the layer at hand */
 	bool gone; /* somebody else put it meanwhile */
 };
 
@@ -474,8 +476,8 @@ static int collect(struct round *r, struct warm_error *err)
 		}
 		bool mutable = (g->flags & WARM_GROUP_MUTABLE) != 0;
 		report->fresh += standing != UNCHANGED && !mutable;
-		r->candidates[r->n_candidates++] = (struct candidate){ g, standing, mutable,
-								       false };
+		r->candidates[r->n_candidates++] =
+			(struct candidate){ .group = g, .standing = standing, .mutable = mutable };
 	}
 	return 0;
 }
@@ -535,7 +537,8 @@ static int subtract_again(struct round *r, struct warm_error *err)
 	for (size_t i = 0; rc == 0 && i < r->n_candidates; i++) {
 		struct candidate *c = &r->candidates[i];
 		const struct warm_ledger_group *l = warm_ledger_find(&r->ledger, c->group->name);
-		if (!c->mutable && !c->gone && subtracted(&r->state, c->group, c->standing, l)) {
+		if (!c->mutable && !c->gone && !c->put &&
+		    subtracted(&r->state, c->group, c->standing, l)) {
 			c->gone = true;
 			r->report->present++;
 		}
@@ -559,10 +562,6 @@ static int ask_store(struct round *r, struct warm_error *err)
 		const struct warm_ledger_group *l = warm_ledger_find(&r->ledger, c->group->name);
 		if (subtracted(&r->state, c->group, c->standing, l)) {
 			r->report->present += c->standing == NEW && !c->mutable;
-			continue;
-		}
-		if (holds_secret(r, c->group)) {
-			r->report->withheld++;
 			continue;
 		}
 		r->candidates[kept++] = *c;
@@ -605,7 +604,12 @@ static int open_spool(struct round *r, struct warm_error *err)
 		return rc;
 	/* While the model runs, the CPUs are its. */
 	unsigned threads = r->mode == WARM_PUBLISH_ROUND ? 0 : warm_cpus();
-	rc = warm_pack_open(r->spool_fd, p->o.level, p->o.layer_bytes, threads, &r->pack, err);
+	/* At the pod's end nobody knows how much time there is: what is put soon is safe soon. */
+	uint64_t bytes = p->o.layer_bytes;
+	if ((r->mode == WARM_PUBLISH_DRAIN || r->mode == WARM_PUBLISH_FINAL) &&
+	    r->report->layers < 16 && bytes > (uint64_t)FIRST_LAYER_BYTES << r->report->layers)
+		bytes = (uint64_t)FIRST_LAYER_BYTES << r->report->layers;
+	rc = warm_pack_open(r->spool_fd, p->o.level, bytes, threads, &r->pack, err);
 	if (rc == 0)
 		warm_pack_pace(r->pack, &r->pace);
 	return rc;
@@ -760,11 +764,16 @@ static bool makes_room(const struct round *r)
 	       (r->mode <= WARM_PUBLISH_ROUND && is_set(o->draining));
 }
 
-static int pack_one(struct round *r, const struct candidate *c, struct warm_error *err)
+static int pack_one(struct round *r, struct candidate *c, struct warm_error *err)
 {
 	int64_t start = warm_clock_ms();
 	int rc = 0;
 
+	/* One after another: what comes first need not wait until all are read. */
+	if (holds_secret(r, c->group)) {
+		r->report->withheld++;
+		return 0;
+	}
 	bool room = has_room(r->p, c->group->bytes);
 	if (!room && r->n_packed > 0) {
 		/* A layer that is put gives its space back. */
@@ -799,6 +808,7 @@ static int pack_one(struct round *r, const struct candidate *c, struct warm_erro
 		return 0;
 	r->report->pack_ms += warm_clock_ms() - start;
 	if (rc == 0) {
+		c->put = true;
 		r->packed[r->n_packed++] = c;
 		return 0;
 	}

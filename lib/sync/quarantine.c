@@ -18,14 +18,19 @@ int warm_quarantine_load(struct warm_ledger *ledger, int volume_fd, struct warm_
 }
 
 /* Move one unit, a file or a directory that is a group, below the quarantine. What is there from
- * an earlier time makes room. NOT_FOUND: it went with another file of its unit. */
+ * an earlier time makes room. One that isn't there went with another file of its unit. */
 static int move_unit(int volume_fd, const char *unit, struct warm_error *err)
 {
 	char to[WARM_PATH_BYTES + 32];
 	scope_close int from_fd = -1, to_fd = -1;
 	const char *from_name = NULL, *to_name = NULL;
+	struct stat st;
 
 	int rc = warm_beneath_parent(volume_fd, unit, &from_fd, &from_name, err);
+	if (rc == WARM_NOT_FOUND ||
+	    (rc == 0 && fstatat(from_fd, from_name, &st, AT_SYMLINK_NOFOLLOW) != 0 &&
+	     errno == ENOENT))
+		return 0;
 	if (rc != 0)
 		return rc;
 	snprintf(to, sizeof(to), WARM_QUARANTINE_DIR "/files/%s", unit);
@@ -35,9 +40,8 @@ static int move_unit(int volume_fd, const char *unit, struct warm_error *err)
 	*slash = '/';
 	if (rc == 0)
 		rc = warm_beneath_parent(volume_fd, to, &to_fd, &to_name, err);
-	if (rc != 0)
-		return rc;
-	rc = warm_file_move(from_fd, from_name, to_fd, to_name, err);
+	if (rc == 0)
+		rc = warm_file_move(from_fd, from_name, to_fd, to_name, err);
 	if (rc != WARM_EXISTS)
 		return rc;
 	rc = warm_tree_remove(to_fd, to_name, err);
@@ -91,7 +95,7 @@ static int move_group(int volume_fd, const struct warm_ledger_group *g, struct w
 				continue;
 			snprintf(unit, sizeof(unit), "%.*s", (int)n, path);
 			int rc = move_unit(volume_fd, unit, err);
-			if (rc != 0 && rc != WARM_NOT_FOUND)
+			if (rc != 0)
 				return rc;
 		}
 	return 0;
