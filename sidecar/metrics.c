@@ -332,7 +332,7 @@ char *warm_metrics_result(const struct warm_metrics *m, const char *status, cons
 	json_t *o = json_object();
 
 	warm_result_set_text(o, "status", status);
-	warm_result_set_text(o, "key", warm_key_text(&m->key, key));
+	warm_result_set_text(o, "key", m->key.model[0] != '\0' ? warm_key_text(&m->key, key) : "");
 	json_object_set_new(o, "layers", json_integer((json_int_t)m->layers));
 	json_object_set_new(o, "groups", json_integer((json_int_t)m->groups));
 	json_object_set_new(o, "files", json_integer((json_int_t)m->files));

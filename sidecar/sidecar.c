@@ -593,6 +593,9 @@ static void end_round(struct sidecar *s)
 	}
 	if (s->mode == WARM_PUBLISH_FINAL)
 		s->final_done = true;
+	/* If the next one is killed, this is what was told. */
+	if (s->draining && r->layers > 0)
+		write_result(s, "ending", "");
 	/* What was there before the first look may have to be published. */
 	if (s->mode == WARM_PUBLISH_LOOK && s->status == 0 && s->next_round_ms == 0 &&
 	    mode_of(s) != WARM_PUBLISH_LOOK)
@@ -718,7 +721,6 @@ static void take_signals(struct sidecar *s)
 		s->next_round_ms = 0;
 		atomic_store(&s->t0, true);
 		atomic_store(&s->hurry, true);
-		warm_log_repeats(0); /* what goes wrong now is told */
 		warm_log(WARM_LOG_INFO, "ending", "publishing what is left");
 		write_result(s, "ending", "");
 	}
@@ -744,7 +746,7 @@ static int idle_until_signal(const struct sidecar *s, int signal_fd)
 static bool worth_retrying(const struct sidecar *s)
 {
 	return s->status != 0 && s->status != WARM_DENIED && s->status != WARM_UNSUPPORTED &&
-	       s->status != WARM_INVALID && !s->report.volume_lost &&
+	       s->status != WARM_INVALID && s->status != WARM_NOT_FOUND && !s->report.volume_lost &&
 	       s->next_round_ms - s->ending_since_ms < LAST_RETRY_MS;
 }
 
@@ -774,8 +776,9 @@ static void watch_stall(struct sidecar *s)
 		s->gave_up_ms = now;
 	/* It doesn't even notice: a disk hangs. What it had in hand is not in the store. */
 	if (s->ending && now - s->gave_up_ms >= LAST_RETRY_MS) {
-		warm_log(WARM_LOG_ERROR, "publish-failed",
+		warm_log(WARM_LOG_ERROR, "incomplete",
 			 "the store or the volume hangs: what is left is not published");
+		log_status(s, "incomplete");
 		write_result(s, "incomplete", "the store or the volume hangs");
 		_exit(0);
 	}
@@ -881,9 +884,12 @@ static void run(struct sidecar *s)
 		    (s->not_ready_ms != 0 && now >= s->not_ready_ms && s->backoff_ms == 0))
 			start_round(s);
 	}
-	log_status(s, "ended");
-	write_result(s, s->status == 0 ? "ended" : "incomplete",
-		     s->status == 0 ? "" : s->error.msg);
+	const char *end = s->status == 0 ? "ended" : "incomplete";
+	if (s->status != 0)
+		warm_log(WARM_LOG_ERROR, "incomplete", "what is left is not published: %s",
+			 s->error.msg);
+	log_status(s, end);
+	write_result(s, end, s->status == 0 ? "" : s->error.msg);
 }
 
 static void disable(struct sidecar *s, const struct warm_error *err)

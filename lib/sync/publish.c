@@ -19,6 +19,7 @@
 
 enum {
 	DEFAULT_LAYER_BYTES = 16 << 20,
+	LEFT_OUT_TOLD = 8,	     /* groups that a last round leaves out, by name */
 	FIRST_LAYER_BYTES = 1 << 20, /* at the pod's end; each is twice the one before */
 	DEFAULT_LEVEL = 1,
 	DEFAULT_UNPROVEN_MS = 60000,
@@ -437,6 +438,7 @@ static int collect(struct round *r, struct warm_error *err)
 	struct warm_publisher *p = r->p;
 	struct warm_publish_report *report = r->report;
 	bool self_keyed_only = p->o.key.version[0] == '\0';
+	size_t left_out = 0;
 	char why[160], shown[160];
 
 	r->candidates = calloc(r->scan.n_groups + 1, sizeof(*r->candidates));
@@ -466,7 +468,7 @@ static int collect(struct round *r, struct warm_error *err)
 					report->torn++;
 				else
 					report->waiting++;
-				if (r->mode >= WARM_PUBLISH_FINAL)
+				if (r->mode >= WARM_PUBLISH_FINAL && left_out++ < LEFT_OUT_TOLD)
 					warm_notice(
 						p->o.notices, "left-out", "%s: %s",
 						warm_path_printable(g->name, shown, sizeof(shown)),
@@ -479,6 +481,8 @@ static int collect(struct round *r, struct warm_error *err)
 		r->candidates[r->n_candidates++] =
 			(struct candidate){ .group = g, .standing = standing, .mutable = mutable };
 	}
+	if (left_out > LEFT_OUT_TOLD)
+		warm_notice(p->o.notices, "left-out", "%zu more groups", left_out - LEFT_OUT_TOLD);
 	return 0;
 }
 

@@ -1099,6 +1099,7 @@ def _quarantine(t, volume=None):
 def a_restored_cache_with_which_the_model_is_not_ready_is_moved_away(t):
     tree = small_tree() + Tree([flashinfer_group("f")])
     _restored(t, tree)
+    _read(t.volume, tree.files)
     own = Tree([inductor_file("own")])  # of an earlier sidecar beside this model
     own.write(t.volume)
     t.publish(None, "--complete-after=1h", volume=t.volume)
@@ -1143,6 +1144,7 @@ def a_restored_cache_with_which_the_model_is_not_ready_is_moved_away(t):
 def a_volume_in_which_all_was_bad_is_cold_at_the_next_start(t):
     tree = small_tree()
     _restored(t, tree)
+    _read(t.volume, tree.files)
     port = servers.free_port()  # it refuses
     s = t.sidecar("--settle=0", "--ready-url", "http://127.0.0.1:%d/" % port,
                   "--ready-within=1s")
@@ -1164,6 +1166,7 @@ def a_volume_in_which_all_was_bad_is_cold_at_the_next_start(t):
 def a_model_that_gets_ready_in_time_keeps_what_was_restored(t):
     tree = small_tree()
     _restored(t, tree)
+    _read(t.volume, tree.files)
     model = _Model(t)
     s = t.sidecar("--settle=0", "--ready-url", model.at, "--ready-within=3s")
     model.asked(2)
@@ -1181,6 +1184,7 @@ def a_model_that_gets_ready_in_time_keeps_what_was_restored(t):
 def nothing_is_quarantined_without_a_ready_url_or_a_restore(t):
     tree = small_tree()
     _restored(t, tree)
+    _read(t.volume, tree.files)
     without = t.sidecar("--settle=0", "--ready-within=1s")
     volume, store = t.fresh("cold"), t.path("store2")
     tree.write(volume)
@@ -1199,6 +1203,7 @@ def the_pods_end_is_no_reason_for_a_quarantine(t):
     """T0 came before the time was over: the model isn't ready because it ends."""
     tree = small_tree()
     _restored(t, tree)
+    _read(t.volume, tree.files)
     model = _Model(t)
     s = t.sidecar("--settle=0", "--ready-url", model.at, "--ready-within=2s")
     model.asked(1)
@@ -1833,6 +1838,7 @@ def a_sidecar_that_is_killed_and_starts_again_goes_on(t):
         time.sleep(t.random.random() * 0.5)
         s.kill()
     s = t.sidecar("--settle=0", "--interval=0s", "--complete-after=1h")
+    s.wait_for("state=started")
     _wait_stored(t, Tree(written), s)
     before = layer.objects(t.store)
     assert s.stop() == 0, s.log
