@@ -164,6 +164,13 @@ $(B)/bench/%: $(B)/obj/bench/%.o $(SYNC) $(filter-out $(BASE) $(KERNEL),$(COMPIL
 fuzz:
 	$(Q)scripts/fuzz
 
+# The programs in pods of a real Kubernetes, as root: tests/e2e/cluster.
+.PHONY: e2e-k8s
+e2e-k8s:
+	$(Q)scripts/setup e2e
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)tests/e2e/cluster test $(NAME)
+
 # The drop-in under real torch: a download of 5 GB, kept for the next time.
 .PHONY: test-torch
 test-torch:

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pods of the tests: init, native sidecar with preStop, model, and a directory of the node for
+a store; and what is found of them afterwards."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import kube
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../integration"))
+import layer  # noqa: E402
+
+USER = 65532
+SILENT = "10.77.2.1"  # an address of the node that drops what it gets: run_pods.py makes it so
+SILENT_S3 = "s3://caches/x?endpoint=http://%s:9000" % SILENT
+CREDENTIALS = [("AWS_ACCESS_KEY_ID", "e2e"), ("AWS_SECRET_ACCESS_KEY", "e2e"),
+               ("AWS_REGION", "us-east-1")]
+
+
+class Case:
+    """One test: a directory with the store and the model's report, and its pods."""
+
+    tasks = None  # kube.Tasks, made by run_pods.py
+
+    def __init__(self, name):
+        self.name = name.replace("_", "-")
+        self.dir = os.path.join(kube.INSIDE, "work", name)
+        self.store, self.reports = self.dir + "/store", self.dir + "/report"
+        shutil.rmtree(self.dir, ignore_errors=True)  # of a run before
+        for path in (self.store, self.reports):
+            os.makedirs(path)
+            os.chown(path, USER, USER)
+        self.pods = []
+
+    def manifest(self, model, store="/caches", grace=30, pre_stop=True, sidecar=(), init=(),
+                 env=(), restart="Always", cpu=None,
+                 parts=("warmcache-init", "warmcache-sidecar")):
+        name = "%s-%d" % (self.name[:50].rstrip("-"), len(self.pods))
+        env = [{"name": n, "value": v} for n, v in (
+            ("WARM_STORE", store), ("WARM_MODEL", "m"), ("WARM_VERSION", "v1"), *env)]
+        volume = {"name": "warmcache", "mountPath": "/warmcache"}
+        mine = {"image": "e2e.local/warmcache:1", "imagePullPolicy": "Never", "env": env,
+                "volumeMounts": [volume, {"name": "caches", "mountPath": "/caches"}],
+                "securityContext": {"allowPrivilegeEscalation": False, "runAsNonRoot": True,
+                                    "readOnlyRootFilesystem": True,
+                                    "capabilities": {"drop": ["ALL"]}}}
+        first = {"name": "warmcache-init", "command": ["warmcache-init", *init], **mine}
+        beside = {"name": "warmcache-sidecar", "command": ["warmcache-sidecar", *sidecar],
+                  "restartPolicy": "Always", **mine}
+        if cpu:
+            beside["resources"] = {"limits": {"cpu": cpu, "memory": "64Mi"}}
+        if pre_stop:
+            beside["lifecycle"] = {"preStop": {"exec": {
+                "command": ["warmcache-sidecar", "--pre-stop"]}}}
+        then = ["--report", "/report/" + name]
+        return {
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {
+                "restartPolicy": restart, "terminationGracePeriodSeconds": grace,
+                "automountServiceAccountToken": False, "enableServiceLinks": False,
+                "volumes": [{"name": "warmcache", "emptyDir": {}}] + [
+                    {"name": n, "hostPath": {"path": path, "type": "Directory"}}
+                    for n, path in (("caches", self.store), ("report", self.reports))],
+                "initContainers": [c for c in (first, beside) if c["name"] in parts],
+                "containers": [{
+                    "name": "model", "image": "e2e.local/model:1", "imagePullPolicy": "Never",
+                    "command": ["model", "/warmcache/triton", *model, *then],
+                    "volumeMounts": [volume, {"name": "report", "mountPath": "/report"}]}]}}
+
+    def start(self, **how):
+        self.pods.append(kube.Pod(self.manifest(**how)))
+        return self.pods[-1]
+
+    def fill(self, model):
+        """Have the store filled by a pod of the same kind that ends well."""
+        pod = self.start(model=model)
+        pod.wait_ready()
+        pod.delete()
+        pod.wait_gone()
+        assert pod.message("warmcache-sidecar")["status"] == "ended", pod.text("warmcache-sidecar")
+
+    def volume(self, pod):
+        return "%s/kubelet/pods/%s/volumes/kubernetes.io~empty-dir/warmcache" % (
+            kube.INSIDE, pod.uid)
+
+    def kill(self, container, pod):
+        subprocess.run(["ctr", "--address", "/run/containerd.sock", "-n", "k8s.io",
+                        "tasks", "kill", "-s", "SIGKILL", pod.ids[container][-1]], check=True,
+                       stderr=subprocess.DEVNULL)
+
+    def events(self, pod=None):
+        """[(time, event, number)] of the model of the last pod."""
+        path = os.path.join(self.reports, (pod or self.pods[-1]).name)
+        if not os.path.exists(path):
+            return []
+        with open(path) as f:
+            lines = [line.split() for line in f.read().splitlines()]
+        return [(float(at), event, int(n)) for at, event, n in lines]
+
+    def report(self, event):
+        return [n for _, what, n in self.events() if what == event]
+
+    def groups(self):
+        """(names of whole groups, names of torn ones, copies of groups) in the store."""
+        whole, torn, copies = set(), set(), 0
+        for path in layer.objects(self.store):
+            found, contents = layer.read(path)
+            for group in found.groups:
+                if group["profile"] != "triton":
+                    continue
+                copies += 1
+                files = {os.path.basename(f["path"]): contents[f["path"]] for f in group["files"]}
+                manifest = files.get("__grp__kernel.json")
+                complete = manifest and all(map(files.get, json.loads(manifest)["child_paths"]))
+                (whole if complete else torn).add(group["name"])
+        return whole, torn - whole, copies
+
+    def started(self, container, pod):
+        return self.tasks.started.get(pod.ids[container][-1])
+
+    def ended(self, container, pod):
+        return self.tasks.ended.get(pod.ids[container][-1])
+
+    def row(self, pod, t0):
+        events = self.events(pod)
+        whole, torn, copies = self.groups()
+        text = pod.text("warmcache-sidecar")
+        status = [line for line in text.splitlines() if " status: " in line]
+
+        def since(at):
+            return None if at is None else round(at - t0, 2)
+        before = [n for at, what, n in events if at <= t0 + 0.2 or what in ("found", "ready")]
+        term = [n for _, what, n in events if what == "term"]
+        return {
+            "at_t0": term[-1] if term else max(before, default=0),
+            "written": events[-1][2] if events else 0,
+            "whole": len(whole), "torn": len(torn), "copies": copies,
+            "draining": since(pod.said("warmcache-sidecar", "sidecar: draining: ")),
+            "model_end": since(self.ended("model", pod)),
+            "sigterm": since(pod.said("warmcache-sidecar", "sidecar: ending: ")),
+            "end": since(self.ended("warmcache-sidecar", pod)),
+            "gone": since(pod.seen[-1][0]) if pod.over else None,
+            "exit": pod.terminated("warmcache-sidecar").get("exitCode"),
+            "message": pod.message("warmcache-sidecar"),
+            "last_status": re.sub(r"^.* status: ", "", status[-1]) if status else "",
+            "t0": round(t0, 3),
+        }
