@@ -10,6 +10,7 @@ void warm_layers_free(struct warm_layer *layers, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		free(layers[i].object);
 		warm_index_free(layers[i].index);
+		free(layers[i].trailer);
 	}
 	free(layers);
 }

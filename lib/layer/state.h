@@ -21,6 +21,8 @@ struct warm_layer {
 	struct warm_layer_name name;
 	struct warm_index *index; /* NULL: not read, or refused */
 	bool covered;		  /* by a base of the list; set by warm_state_build() */
+	uint8_t *trailer;	  /* what the index was read from, where it is kept (catalog.h) */
+	size_t trailer_bytes;
 };
 
 void warm_layers_free(struct warm_layer *layers, size_t n);

@@ -82,8 +82,11 @@ int warm_catalog_list(struct warm_catalog *catalog, struct warm_store *store,
 	/* Immutable: an index that was read once is right for ever. Both lists are sorted. */
 	for (size_t i = 0, k = 0; i < l.n && k < catalog->n_layers;) {
 		int c = newest_first(&l.layers[i], &catalog->layers[k]);
-		if (c == 0)
+		if (c == 0) {
 			l.layers[i].index = take_ptr(catalog->layers[k].index);
+			l.layers[i].trailer = take_ptr(catalog->layers[k].trailer);
+			l.layers[i].trailer_bytes = catalog->layers[k].trailer_bytes;
+		}
 		if (c <= 0)
 			i++;
 		if (c >= 0)
@@ -131,12 +134,17 @@ static int read_index(struct index_reader *r, struct warm_layer *layer, struct w
 				      layer->name.index_bytes);
 	if (layer->object_bytes < bytes)
 		return warm_error_set(err, WARM_CORRUPT, "%s: cut short", layer->object);
-	scope_free uint8_t *data = malloc((size_t)bytes);
-	struct trailer t = { data, 0, (size_t)bytes };
-	if (data == NULL)
-		return warm_error_nomem(err, (size_t)bytes);
-	int rc = warm_store_get(r->store, layer->object, layer->object_bytes - bytes, bytes,
-				take_trailer, &t, r->call, err);
+	scope_free uint8_t *data = take_ptr(layer->trailer);
+	struct trailer t = { data, layer->trailer_bytes, (size_t)bytes };
+	int rc = 0;
+	if (data == NULL) {
+		t.data = data = malloc((size_t)bytes);
+		t.used = 0;
+		if (data == NULL)
+			return warm_error_nomem(err, (size_t)bytes);
+		rc = warm_store_get(r->store, layer->object, layer->object_bytes - bytes, bytes,
+				    take_trailer, &t, r->call, err);
+	}
 	if (rc != 0)
 		return rc;
 	uint64_t raw_bytes = 0;
@@ -149,6 +157,10 @@ static int read_index(struct index_reader *r, struct warm_layer *layer, struct w
 				      &layer->name, &layer->index, err);
 	if (rc != 0)
 		warm_error_context(err, "%s", layer->object);
+	if (rc == 0 && r->catalog->folds) {
+		layer->trailer_bytes = t.used;
+		layer->trailer = take_ptr(data);
+	}
 	return rc;
 }
 
@@ -191,6 +203,17 @@ int warm_catalog_read(struct warm_catalog *catalog, struct warm_store *store,
 	for (size_t i = 0; i < catalog->n_layers; i++)
 		catalog->refused += catalog->layers[i].index == NULL && !catalog->layers[i].covered;
 	return rc;
+}
+
+void warm_catalog_fold(struct warm_catalog *catalog)
+{
+	for (size_t i = 0; i < catalog->n_layers; i++) {
+		struct warm_layer *l = &catalog->layers[i];
+		if (l->trailer == NULL)
+			continue;
+		warm_index_free(l->index);
+		l->index = NULL;
+	}
 }
 
 const char *warm_catalog_complete(const struct warm_catalog *catalog)

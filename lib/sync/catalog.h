@@ -22,6 +22,7 @@ struct warm_catalog {
 	struct warm_id newest; /* none for an empty key */
 	int64_t now_ms;	       /* the store's clock at the LIST; -1 unknown */
 	size_t refused;	       /* layers whose index can't be used */
+	bool folds;	       /* warm_catalog_fold() will be called: what it needs is kept */
 };
 
 /* LIST the key anew. Indexes that were read before stay with their layers. */
@@ -33,6 +34,10 @@ int warm_catalog_list(struct warm_catalog *catalog, struct warm_store *store,
 int warm_catalog_read(struct warm_catalog *catalog, struct warm_store *store,
 		      const struct warm_notices *notices, const struct warm_call *call,
 		      struct warm_error *err) WARM_CHECKED;
+
+/* Free the indexes, and keep what they were read from: a tenth of the memory. The next
+ * warm_catalog_read() asks the store for none of them. For a catalog that is kept for hours. */
+void warm_catalog_fold(struct warm_catalog *catalog);
 
 /* The newest layer's complete mark among those that count; NULL: the key isn't complete. */
 const char *warm_catalog_complete(const struct warm_catalog *catalog);

@@ -89,6 +89,7 @@ int warm_publisher_open(const struct warm_publish_options *options, struct warm_
 	if (p == NULL)
 		return warm_error_nomem(err, sizeof(*p));
 	p->o = *options;
+	p->catalog.folds = true;
 	if (p->o.unproven_ms == 0)
 		p->o.unproven_ms = DEFAULT_UNPROVEN_MS;
 	if (p->o.unproven_ms < p->o.settle_ms)
@@ -984,6 +985,7 @@ int warm_publisher_run(struct warm_publisher *p, enum warm_publish_mode mode, co
 	int rc = run_round(&r, dir_fn, dir_arg, err);
 	close_spool(&r);
 	warm_state_release(&r.state);
+	warm_catalog_fold(&p->catalog);
 	warm_scan_release(&r.scan);
 	warm_ledger_release(&r.ledger);
 	free(r.candidates);
