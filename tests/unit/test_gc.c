@@ -413,7 +413,7 @@ TEST(a_version_by_name_goes_whatever_it_is)
 	h->o.platform = "arm";
 	plan(h);
 	assert_fate(h, "m/v1/arm", "name");
-	assert_fate(h, "m/v1/test", "");
+	assert_int_equal(h->plan.n, 1); /* the others' aren't in it */
 	h->o.platform = NULL;
 	plan(h);
 	assert_fate(h, "m/v1/arm", "name");
@@ -603,7 +603,31 @@ TEST(a_store_that_fails_makes_no_plan)
 }
 
 /* Since the plan somebody may have put more. */
-TEST(what_came_after_the_plan_goes_with_its_version)
+TEST(a_version_into_which_a_layer_was_put_after_the_plan_is_left)
+{
+	struct house *h = open_house();
+
+	put(h, "m", "v1", 9 * DAY, false);
+	put(h, "m", "v2", 8 * DAY, false);
+	put(h, "m", "v3", 7 * DAY, false);
+	h->o.keep = 1;
+	plan(h);
+	assert_fate(h, "v1", "count");
+	put(h, "m", "v1", 1000, true);
+	assert_int_equal(run(h), 0);
+	assert_fate(h, "v1", "count, but young");
+	assert_fate(h, "v2", "count");
+	assert_int_equal(layers_of(h, "m", "v1"), 2);
+	assert_int_equal(layers_of(h, "m", "v2"), 0);
+	assert_int_equal(layers_of(h, "m", "v3"), 1);
+	for (size_t i = 0; i < h->plan.n; i++) {
+		const struct warm_gc_version *v = &h->plan.versions[i];
+		assert_true(v->deleted == (strcmp(v->listed.key.version, "v2") == 0));
+	}
+	close_house(h);
+}
+
+TEST(by_name_a_version_goes_with_what_came_after_the_plan)
 {
 	struct house *h = open_house();
 
@@ -614,6 +638,8 @@ TEST(what_came_after_the_plan_goes_with_its_version)
 	plan(h);
 	put(h, "m", "v1", 1000, true);
 	assert_int_equal(run(h), 0);
+	assert_fate(h, "v1", "name");
+	assert_true(h->plan.versions[0].deleted || h->plan.versions[1].deleted);
 	assert_int_equal(layers_of(h, "m", "v1"), 0);
 	assert_int_equal(layers_of(h, "m", "v2"), 1);
 	close_house(h);
@@ -642,7 +668,8 @@ int main(void)
 		cmocka_unit_test(an_error_of_one_version_leaves_the_others_their_turn),
 		cmocka_unit_test(a_canceled_run_ends_at_once),
 		cmocka_unit_test(a_store_that_fails_makes_no_plan),
-		cmocka_unit_test(what_came_after_the_plan_goes_with_its_version),
+		cmocka_unit_test(a_version_into_which_a_layer_was_put_after_the_plan_is_left),
+		cmocka_unit_test(by_name_a_version_goes_with_what_came_after_the_plan),
 	};
 
 	return RUN(tests);
