@@ -1057,9 +1057,6 @@ TEST(nothing_is_marked_while_groups_wait_or_are_torn_or_none_are_there)
 {
 	struct house *h = open_house(AT_ONCE);
 
-	warm_publisher_free(take_ptr(h->p));
-	assert_int_equal(warm_publisher_open(&h->o, &h->p, &h->err), 0);
-	warm_publisher_set_ready(h->p);
 	publish(h, WARM_PUBLISH_ROUND, "template");
 	assert_false(h->r.complete);
 	assert_int_equal(layers_of(h, "v2"), 0);
@@ -1075,6 +1072,33 @@ TEST(nothing_is_marked_while_groups_wait_or_are_torn_or_none_are_there)
 	assert_int_equal(unlinkat(h->volume, "inductor/ab/x.so", 0), 0);
 	publish(h, WARM_PUBLISH_ALL, "template");
 	assert_true(h->r.complete);
+	close_house(h);
+}
+
+/* Files that a ready model keeps open would hold the mark back for as long as it runs. */
+TEST(where_readiness_is_known_only_an_empty_key_holds_the_mark_back)
+{
+	struct house *h = open_house(AT_ONCE);
+
+	assert_int_equal(warm_publisher_open(&h->o, &h->p, &h->err), 0);
+	warm_publisher_set_ready(h->p);
+	publish(h, WARM_PUBLISH_ROUND, "template");
+	assert_false(h->r.complete);
+	/* What waits or is torn makes no key that isn't empty. */
+	int fd = openat(h->volume, "writing", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	put_text(h->volume, "inductor/ab/x.so", "\177ELF and no more");
+	publish(h, WARM_PUBLISH_ROUND, "template");
+	assert_int_equal(h->r.waiting, 1);
+	assert_int_equal(h->r.torn, 1);
+	assert_false(h->r.complete);
+	assert_int_equal(layers_of(h, "v2"), 0);
+	put_text(h->volume, "a", "1");
+	publish(h, WARM_PUBLISH_ROUND, "template");
+	assert_int_equal(h->r.groups, 1);
+	assert_int_equal(h->r.waiting, 1);
+	assert_int_equal(h->r.torn, 1);
+	assert_true(h->r.complete);
+	close(fd);
 	close_house(h);
 }
 
@@ -1246,6 +1270,7 @@ int main(void)
 		cmocka_unit_test(a_mark_comes_after_a_quiet_time_or_when_the_model_is_ready),
 		cmocka_unit_test(readiness_alone_brings_the_mark_on_an_empty_layer),
 		cmocka_unit_test(nothing_is_marked_while_groups_wait_or_are_torn_or_none_are_there),
+		cmocka_unit_test(where_readiness_is_known_only_an_empty_key_holds_the_mark_back),
 		cmocka_unit_test(a_round_keeps_to_its_share_of_a_cpu),
 		cmocka_unit_test(when_the_end_begins_nobody_rests),
 		cmocka_unit_test(a_round_that_begins_when_the_end_has_begun_leaves_all_to_a_drain),
