@@ -1227,6 +1227,75 @@ TEST(what_is_inert_is_explained)
 	close_house(h);
 }
 
+static void set_flag(void *arg, const char *name)
+{
+	(void)name;
+	atomic_store((atomic_bool *)arg, true);
+}
+
+TEST(a_hurry_in_the_middle_leaves_whole_layers_and_no_mark)
+{
+	static const enum warm_publish_mode modes[] = { WARM_PUBLISH_ROUND, WARM_PUBLISH_DRAIN };
+
+	for (size_t i = 0; i < COUNT(modes); i++) {
+		struct house *h = open_house(AT_ONCE);
+		atomic_bool hurry = false;
+		struct wrapped_store w = { .inner = h->store,
+					   .after_put = set_flag,
+					   .arg = &hurry };
+		struct warm_store *wrapped = wrapped_store_open(&w);
+		h->o.store = wrapped;
+		h->o.hurry = &hurry;
+		h->o.layer_bytes = 1 << 20;
+		put_noise(h, "x/", 12, 400000);
+		wait_a_moment();
+		publish(h, modes[i], "template");
+		/* The one after it was at hand already. */
+		assert_true(h->r.layers >= 1 && h->r.layers <= 2);
+		assert_true(h->r.groups < 12);
+		assert_false(h->r.complete);
+		size_t before = h->r.groups;
+		publish(h, WARM_PUBLISH_FINAL, "template");
+		assert_int_equal(h->r.groups, 12 - before);
+		assert_true(h->r.complete);
+		warm_publisher_free(take_ptr(h->p));
+		warm_store_free(wrapped);
+		close_house(h);
+	}
+}
+
+TEST(present_counts_what_others_put_and_not_our_own)
+{
+	struct house *h = open_house(AT_ONCE);
+
+	h->o.layer_bytes = 1 << 20;
+	put_noise(h, "x/", 12, 400000);
+	publish(h, WARM_PUBLISH_ROUND, NULL);
+	assert_true(h->r.layers > 1);
+	assert_int_equal(h->r.groups, 12);
+	assert_int_equal(h->r.present, 0);
+	close_house(h);
+}
+
+/* The model may put a link in the place of our directory at any time. */
+TEST(a_ledger_is_not_written_through_a_link)
+{
+	struct house *h = open_house(AT_ONCE);
+
+	publish(h, WARM_PUBLISH_LOOK, NULL);
+	put_dir(h->s.fd, "outside");
+	assert_int_equal(warm_tree_remove(h->volume, WARM_DIR, NULL), 0);
+	assert_int_equal(symlinkat(scratch_path(&h->s, "outside"), h->volume, WARM_DIR), 0);
+	for (int i = 0; i < 2; i++) {
+		(void)!warm_publisher_run(h->p, WARM_PUBLISH_ALL, NULL, NULL, NULL, NULL, &h->r,
+					  &h->err);
+		wait_a_moment();
+		put_text(h->volume, "a", "made after that");
+	}
+	assert_false(is_there(h->s.fd, "outside/ledger"));
+	close_house(h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1276,6 +1345,9 @@ int main(void)
 		cmocka_unit_test(a_round_that_begins_when_the_end_has_begun_leaves_all_to_a_drain),
 		cmocka_unit_test(progress_grows_up_to_all),
 		cmocka_unit_test(what_is_inert_is_explained),
+		cmocka_unit_test(a_hurry_in_the_middle_leaves_whole_layers_and_no_mark),
+		cmocka_unit_test(present_counts_what_others_put_and_not_our_own),
+		cmocka_unit_test(a_ledger_is_not_written_through_a_link),
 	};
 
 	return RUN(tests);
