@@ -563,6 +563,53 @@ TEST(noise_holds_no_secret)
 	assert_null(warm_secret_in("", 0));
 }
 
+/* A piece begins with the end of the one before: what stands there may be the middle of a word. */
+TEST(a_word_that_a_piece_begins_within_is_no_token)
+{
+	enum { PIECE = 256 << 10, BYTES = PIECE + 300 };
+	scope_scratch struct scratch s = scratch_open();
+	char *text = malloc(BYTES), what[80];
+
+	assert_non_null(text);
+	place_token(text, BYTES, PIECE - 4096);
+	text[PIECE - 4097] = 'x';
+	put_file(s.fd, "a.py", text, BYTES, 0644, 0);
+	bool found = looks(&s, "a.py", what);
+	free(text);
+	assert_false(found);
+}
+
+/* Made of parts, so that no file of ours holds what it looks for. */
+TEST(a_long_web_token_is_found_across_the_end_of_a_piece)
+{
+	/* A part is looked at up to 1024 bytes. */
+	enum { PIECE = 256 << 10, BYTES = PIECE + 20000, PART = 1000 };
+	static const char head[] = "JhbGciOiJIUzI1NiJ9";
+	static const size_t before[] = { 1, 2, 500, 1001, 1500, 2002, 2900 };
+	scope_scratch struct scratch s = scratch_open();
+	char *text = malloc(BYTES), what[80];
+
+	assert_non_null(text);
+	for (size_t i = 0; i < COUNT(before); i++) {
+		char *p = text + PIECE - before[i];
+		memset(text, ' ', BYTES);
+		for (int part = 0; part < 3; part++) {
+			memset(p, 'a', PART);
+			memcpy(p, "ey", 2);
+			memcpy(p + 2, head, sizeof(head) - 1);
+			p += PART;
+			if (part < 2)
+				*p++ = '.';
+		}
+		assert_non_null(warm_secret_in(text, BYTES));
+		put_file(s.fd, "a.py", text, BYTES, 0644, 0);
+		if (!looks(&s, "a.py", what))
+			fail_msg("not found at %zu before the end", before[i]);
+		assert_string_equal(what, "a JSON web token");
+	}
+	free(text);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -587,6 +634,8 @@ int main(void)
 		cmocka_unit_test(a_name_that_is_too_long_is_cut),
 		cmocka_unit_test(looking_is_no_use_of_the_file),
 		cmocka_unit_test(noise_holds_no_secret),
+		cmocka_unit_test(a_word_that_a_piece_begins_within_is_no_token),
+		cmocka_unit_test(a_long_web_token_is_found_across_the_end_of_a_piece),
 	};
 
 	return RUN(tests);
