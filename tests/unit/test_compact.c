@@ -37,12 +37,14 @@ static void close_house(struct house *h)
 	free(h);
 }
 
-static int compact(struct house *h, int64_t min_age_ms, struct warm_compact_report *r)
+static int compact_from(struct house *h, size_t min_layers, int64_t min_age_ms,
+			struct warm_compact_report *r)
 {
 	struct warm_notices notices = { hear, &h->heard };
 	struct warm_compact_options o = { .store = h->store,
 					  .key = h->key,
 					  .work_dir = scratch_path(&h->s, "work"),
+					  .min_layers = min_layers,
 					  .min_age_ms = min_age_ms,
 					  .notices = &notices };
 	struct warm_error err = { 0 };
@@ -56,6 +58,11 @@ static int compact(struct house *h, int64_t min_age_ms, struct warm_compact_repo
 	assert_string_equal(left, "");
 	free(left);
 	return rc;
+}
+
+static int compact(struct house *h, int64_t min_age_ms, struct warm_compact_report *r)
+{
+	return compact_from(h, 0, min_age_ms, r);
 }
 
 static size_t listed(struct house *h)
@@ -602,6 +609,93 @@ TEST(bases_do_not_grow_with_every_compaction)
 	assert_true(most >= 6);
 }
 
+/* Versions are ordered by their newest id: compaction makes none newer than it was. */
+TEST(a_base_is_one_millisecond_newer_than_the_newest_that_it_covers)
+{
+	struct house *h = open_house();
+	struct warm_compact_report r;
+	struct made_group a = { .name = "a", .files = { { .path = "a", .text = "1" } } };
+	const struct warm_id ahead = { (uint64_t)warm_clock_wall_ms() + 3600 * 1000, 1 };
+	const struct warm_id newest[] = { third, ahead };
+
+	put(h, first, &a, 1);
+	for (size_t i = 0; i < COUNT(newest); i++) {
+		put(h, newest[i], &a, 1);
+		assert_int_equal(compact(h, 0, &r), 0);
+		assert_int_equal(r.folded, 2);
+		scope_catalog struct warm_catalog c = { 0 };
+		assert_int_equal(warm_catalog_list(&c, h->store, &h->key, false, NULL, NULL), 0);
+		assert_int_equal(c.layers[0].name.kind, WARM_BASE);
+		assert_true(c.newest.ms == newest[i].ms + 1);
+		/* With nothing more to fold it stays. */
+		assert_int_equal(compact(h, 0, &r), 0);
+		assert_string_equal(r.base, "");
+	}
+	close_house(h);
+}
+
+/* Two compactors at once leave them: readers would go on with both. */
+TEST(two_bases_are_folded_however_many_layers_are_asked_for)
+{
+	struct house *h = open_house();
+	struct warm_compact_report r;
+	struct made_group groups[] = {
+		{ .name = "a", .files = { { .path = "a", .text = "1" } } },
+		{ .name = "b", .files = { { .path = "b", .text = "2" } } },
+	};
+
+	put(h, first, &groups[0], 1);
+	put(h, second, &groups[1], 1);
+	assert_int_equal(compact_from(h, 3, 0, &r), 0);
+	assert_string_equal(r.base, "");
+	/* Both cover both layers, and neither the other. */
+	for (uint64_t i = 0; i < 2; i++) {
+		put_made_layer(h->store, &h->key,
+			       &(struct made_layer){ .kind = WARM_BASE,
+						     .id = { second.ms + 1, 7 + i },
+						     .covered = (struct warm_id[]){ first, second },
+						     .n_covered = 2,
+						     .groups = groups,
+						     .n_groups = 2 },
+			       NULL);
+		assert_int_equal(compact_from(h, 10, 0, &r), 0);
+		assert_true((r.base[0] != '\0') == (i == 1));
+	}
+	assert_int_equal(r.folded, 2);
+	assert_int_equal(r.groups, 2);
+	assert_int_equal(r.kept, 4);
+	/* One base and what came since are too few again. */
+	put(h, (struct warm_id){ third.ms + 1000, 1 }, &groups[0], 1);
+	assert_int_equal(compact_from(h, 10, 0, &r), 0);
+	assert_string_equal(r.base, "");
+	close_house(h);
+}
+
+TEST(a_corrupt_base_is_counted_once)
+{
+	static const long places[] = { 20, -3 }; /* a frame, the index */
+
+	for (size_t i = 0; i < COUNT(places); i++) {
+		struct house *h = open_house();
+		struct warm_compact_report r;
+		struct made_group a = { .name = "a", .files = { { .path = "a", .text = "1" } } };
+		char path[2 * WARM_NAME_BYTES];
+
+		put(h, first, &a, 1);
+		put(h, second, &a, 1);
+		assert_int_equal(compact(h, 0, &r), 0);
+		snprintf(path, sizeof(path), "%s/store/%s", h->s.path, r.base);
+		flip_byte(path, places[i]);
+		wait_a_moment();
+		/* Old enough, so that it is looked at again before anything goes. */
+		assert_int_equal(compact_from(h, 10, 1, &r), 0);
+		assert_int_equal(r.bad, 1);
+		assert_int_equal(r.deleted, 0);
+		assert_int_equal(listed(h), 3);
+		close_house(h);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -620,6 +714,9 @@ int main(void)
 		cmocka_unit_test(ids_of_layers_that_are_long_gone_are_forgotten),
 		cmocka_unit_test(folded_layers_are_covered_however_old_they_are),
 		cmocka_unit_test(bases_do_not_grow_with_every_compaction),
+		cmocka_unit_test(a_base_is_one_millisecond_newer_than_the_newest_that_it_covers),
+		cmocka_unit_test(two_bases_are_folded_however_many_layers_are_asked_for),
+		cmocka_unit_test(a_corrupt_base_is_counted_once),
 	};
 
 	return RUN(tests);

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 
+#include "lib/store/backend.h"
 #include "lib/sync/gc.h"
 #include "lib/sync/restore.h"
 #include "tests/support/wrapped_store.h"
@@ -413,7 +414,7 @@ TEST(a_version_by_name_goes_whatever_it_is)
 	h->o.platform = "arm";
 	plan(h);
 	assert_fate(h, "m/v1/arm", "name");
-	assert_fate(h, "m/v1/test", "");
+	assert_int_equal(h->plan.n, 1); /* the others' aren't in it */
 	h->o.platform = NULL;
 	plan(h);
 	assert_fate(h, "m/v1/arm", "name");
@@ -603,7 +604,31 @@ TEST(a_store_that_fails_makes_no_plan)
 }
 
 /* Since the plan somebody may have put more. */
-TEST(what_came_after_the_plan_goes_with_its_version)
+TEST(a_version_into_which_a_layer_was_put_after_the_plan_is_left)
+{
+	struct house *h = open_house();
+
+	put(h, "m", "v1", 9 * DAY, false);
+	put(h, "m", "v2", 8 * DAY, false);
+	put(h, "m", "v3", 7 * DAY, false);
+	h->o.keep = 1;
+	plan(h);
+	assert_fate(h, "v1", "count");
+	put(h, "m", "v1", 1000, true);
+	assert_int_equal(run(h), 0);
+	assert_fate(h, "v1", "count, but young");
+	assert_fate(h, "v2", "count");
+	assert_int_equal(layers_of(h, "m", "v1"), 2);
+	assert_int_equal(layers_of(h, "m", "v2"), 0);
+	assert_int_equal(layers_of(h, "m", "v3"), 1);
+	for (size_t i = 0; i < h->plan.n; i++) {
+		const struct warm_gc_version *v = &h->plan.versions[i];
+		assert_true(v->deleted == (strcmp(v->listed.key.version, "v2") == 0));
+	}
+	close_house(h);
+}
+
+TEST(by_name_a_version_goes_with_what_came_after_the_plan)
 {
 	struct house *h = open_house();
 
@@ -614,8 +639,161 @@ TEST(what_came_after_the_plan_goes_with_its_version)
 	plan(h);
 	put(h, "m", "v1", 1000, true);
 	assert_int_equal(run(h), 0);
+	assert_fate(h, "v1", "name");
+	assert_true(h->plan.versions[0].deleted || h->plan.versions[1].deleted);
 	assert_int_equal(layers_of(h, "m", "v1"), 0);
 	assert_int_equal(layers_of(h, "m", "v2"), 1);
+	close_house(h);
+}
+
+TEST(a_platform_restricts_every_rule)
+{
+	struct house *h = open_house();
+	struct warm_key arm;
+	char version[16];
+
+	for (int i = 1; i <= 4; i++) {
+		snprintf(version, sizeof(version), "v%d", i);
+		put(h, "m", version, (10 - i) * DAY, i == 4);
+		assert_int_equal(warm_key_init(&arm, "m", version, "arm", NULL), 0);
+		put_layer(h, &arm, (30 - i) * DAY, i == 4, 100000);
+	}
+	h->o.platform = "arm";
+	h->o.keep = 3;
+	plan(h);
+	assert_int_equal(h->plan.n, 4);
+	assert_fate(h, "m/v1/arm", "count");
+	assert_fate(h, "m/v2/arm", "");
+	h->o.keep = 0;
+	h->o.older_than_ms = DAY;
+	plan(h);
+	assert_int_equal(h->plan.n, 4);
+	assert_fate(h, "m/v1/arm", "age");
+	assert_fate(h, "m/v3/arm", "age");
+	assert_fate(h, "m/v4/arm", "age, but newest complete");
+	/* The others' bytes don't count. */
+	h->o.older_than_ms = 0;
+	h->o.max_total_bytes = 350000;
+	plan(h);
+	assert_fate(h, "m/v1/arm", "size");
+	assert_fate(h, "m/v2/arm", "");
+	assert_int_equal(run(h), 0);
+	assert_int_equal(h->deletes, 1);
+	assert_non_null(strstr(h->deleted[0], "m/v1/arm/"));
+	h->o.platform = "none";
+	h->o.keep = 1;
+	plan(h);
+	assert_int_equal(h->plan.n, 0);
+	close_house(h);
+}
+
+/* It may be of a newer format, and carry the mark. */
+TEST(a_version_with_a_layer_that_can_not_be_read_is_shielded_as_if_complete)
+{
+	struct house *h = open_house();
+
+	put(h, "m", "v1", 9 * DAY, false);
+	put(h, "m", "v2", 8 * DAY, false);
+	put(h, "m", "v2", 8 * DAY - HOUR, false);
+	put(h, "m", "v3", 7 * DAY, false);
+	assert_int_equal(
+		shell("cd %s/store/m/v2/test && truncate -s 100 $(ls | head -1)", h->s.path), 0);
+	h->o.keep = 1;
+	plan(h);
+	assert_fate(h, "v1", "count");
+	assert_fate(h, "v2", "count, but newest complete");
+	assert_fate(h, "v3", "");
+	assert_int_equal(run(h), 0);
+	assert_int_equal(layers_of(h, "m", "v1"), 0);
+	assert_int_equal(layers_of(h, "m", "v2"), 2);
+	close_house(h);
+}
+
+/* ---- sweep ---- */
+
+struct swept {
+	bool (*is_ours)(const char *name);
+	char prefix[80];
+	int64_t age_ms;
+	bool dry_run;
+	int rc;
+};
+
+static int note_sweep(void *state, const char *prefix, int64_t age_ms,
+		      bool (*is_ours)(const char *name), bool dry_run, size_t *ret_n,
+		      const struct warm_call *call, struct warm_error *err)
+{
+	struct swept *s = state;
+
+	(void)call;
+	s->is_ours = is_ours;
+	s->age_ms = age_ms;
+	s->dry_run = dry_run;
+	snprintf(s->prefix, sizeof(s->prefix), "%s", prefix);
+	*ret_n = 7;
+	return s->rc == 0 ? 0 : warm_error_set(err, (enum warm_status)s->rc, "no");
+}
+
+static void free_nothing(void *state)
+{
+	(void)state;
+}
+
+/* Others may have uploads under way in the same bucket. */
+TEST(a_sweep_takes_names_of_layers_and_heads_alone)
+{
+	static const struct warm_backend backend = { .free = free_nothing, .sweep = note_sweep };
+	static const char *const others[] = {
+		"",
+		"m/v/test/",
+		"m/v/test/x.tar.zst",
+		"m/v/test/header",
+		"ahead",
+		"m/v/ahead",
+		"head/other",
+		"checkpoints/model.safetensors",
+		"m/v/test/HEAD",
+		"/",
+		"m/head.tmp",
+	};
+	struct house *h = open_house();
+	struct swept swept = { 0 };
+	struct warm_store *store = NULL;
+	struct warm_key key = key_of("m", "v1");
+	char object[WARM_NAME_BYTES], longer[WARM_NAME_BYTES + 8];
+	struct warm_error err = { 0 };
+	size_t n = 0;
+
+	assert_int_equal(warm_store_wrap(&backend, &swept, "noting", 1, &store, NULL), 0);
+	assert_int_equal(warm_gc_sweep(store, "m/", 5 * DAY, true, &n, NULL, NULL), 0);
+	assert_int_equal(n, 7);
+	assert_string_equal(swept.prefix, "m/");
+	assert_true(swept.age_ms == 5 * DAY && swept.dry_run);
+	for (size_t i = 0; i < COUNT(others); i++)
+		if (swept.is_ours(others[i]))
+			fail_msg("'%s'", others[i]);
+	assert_true(swept.is_ours("head"));
+	assert_true(swept.is_ours("m/v1/test/head"));
+	struct made_group g = { .name = "a", .files = { { .path = "a", .text = "1" } } };
+	for (int kind = WARM_LAYER; kind <= WARM_BASE; kind++) {
+		put_made_layer(h->files, &key,
+			       &(struct made_layer){ .kind = (enum warm_layer_kind)kind,
+						     .id = { 1700000000000, 1 },
+						     .groups = &g,
+						     .n_groups = 1 },
+			       object);
+		assert_true(swept.is_ours(object));
+		snprintf(longer, sizeof(longer), "%sx", object);
+		assert_false(swept.is_ours(longer));
+		assert_false(swept.is_ours(object + 2)); /* a part of the key is missing */
+	}
+	swept.rc = WARM_DENIED;
+	assert_int_equal(warm_gc_sweep(store, "", DAY, false, &n, NULL, &err), WARM_DENIED);
+	assert_false(swept.dry_run);
+	warm_store_free(store);
+	/* A store that keeps no halves has none to sweep. */
+	assert_int_equal(warm_gc_sweep(h->store, "", DAY, false, &n, NULL, NULL), 0);
+	assert_int_equal(n, 0);
 	close_house(h);
 }
 
@@ -642,7 +820,12 @@ int main(void)
 		cmocka_unit_test(an_error_of_one_version_leaves_the_others_their_turn),
 		cmocka_unit_test(a_canceled_run_ends_at_once),
 		cmocka_unit_test(a_store_that_fails_makes_no_plan),
-		cmocka_unit_test(what_came_after_the_plan_goes_with_its_version),
+		cmocka_unit_test(a_version_into_which_a_layer_was_put_after_the_plan_is_left),
+		cmocka_unit_test(by_name_a_version_goes_with_what_came_after_the_plan),
+		cmocka_unit_test(a_platform_restricts_every_rule),
+		cmocka_unit_test(
+			a_version_with_a_layer_that_can_not_be_read_is_shielded_as_if_complete),
+		cmocka_unit_test(a_sweep_takes_names_of_layers_and_heads_alone),
 	};
 
 	return RUN(tests);

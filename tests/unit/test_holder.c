@@ -226,6 +226,76 @@ TEST(what_the_file_holds_says_nothing)
 	close_house(&h);
 }
 
+/* ---- whether it counts still ---- */
+
+TEST(a_holder_counts_as_long_as_its_file_is_the_volumes)
+{
+	struct house h = open_house();
+	int fd = -1, again = -1;
+
+	assert_int_equal(warm_holder_take(h.path, &fd, NULL), 0);
+	assert_true(warm_holder_counts(h.path, fd));
+	assert_true(warm_holder_counts(h.path, fd)); /* asking changes nothing */
+	struct other o = start_other(&h);
+	assert_int_equal(hear_other(&o), 'r');
+	end_other(&o);
+	/* The model clears the volume, and somebody makes the file again. */
+	assert_int_equal(warm_tree_remove(h.volume, ".warmcache", NULL), 0);
+	assert_false(warm_holder_counts(h.path, fd));
+	put_dir(h.volume, ".warmcache");
+	assert_false(warm_holder_counts(h.path, fd));
+	put_text(h.volume, HOLDER, "");
+	assert_false(warm_holder_counts(h.path, fd));
+	/* Taken again, it is the new one that counts. */
+	assert_int_equal(warm_holder_take(h.path, &again, NULL), 0);
+	assert_true(warm_holder_counts(h.path, again));
+	assert_false(warm_holder_counts(h.path, fd));
+	o = start_other(&h);
+	assert_int_equal(hear_other(&o), 'r');
+	end_other(&o);
+	close(fd);
+	assert_true(warm_holder_counts(h.path, again));
+	close(again);
+	close_house(&h);
+}
+
+TEST(a_link_to_the_file_that_is_held_does_not_count)
+{
+	struct house h = open_house();
+	int fd = -1;
+
+	assert_int_equal(warm_holder_take(h.path, &fd, NULL), 0);
+	assert_int_equal(renameat(h.volume, HOLDER, h.s.fd, "elsewhere"), 0);
+	assert_false(warm_holder_counts(h.path, fd));
+	assert_int_equal(symlinkat(scratch_path(&h.s, "elsewhere"), h.volume, HOLDER), 0);
+	assert_false(warm_holder_counts(h.path, fd));
+	/* Put back, it is the same again. */
+	assert_int_equal(renameat(h.s.fd, "elsewhere", h.volume, HOLDER), 0);
+	assert_true(warm_holder_counts(h.path, fd));
+	close(fd);
+	close_house(&h);
+}
+
+TEST(a_holder_of_a_volume_that_went_or_of_another_does_not_count)
+{
+	struct house one = open_house(), two = open_house();
+	int fd = -1;
+
+	assert_int_equal(warm_holder_take(one.path, &fd, NULL), 0);
+	put_text(two.volume, HOLDER, "");
+	assert_false(warm_holder_counts(two.path, fd));
+	assert_false(warm_holder_counts(scratch_path(&one.s, "none"), fd));
+	assert_false(warm_holder_counts(one.path, -1));
+	assert_int_equal(renameat(one.s.fd, "volume", one.s.fd, "moved"), 0);
+	assert_false(warm_holder_counts(one.path, fd));
+	assert_true(warm_holder_counts(scratch_path(&one.s, "moved"), fd));
+	put_text(one.s.fd, "volume/" HOLDER, "");
+	assert_false(warm_holder_counts(one.path, fd));
+	close(fd);
+	close_house(&one);
+	close_house(&two);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -237,6 +307,9 @@ int main(void)
 		cmocka_unit_test(what_is_no_file_can_not_be_taken),
 		cmocka_unit_test(a_volume_that_is_not_there_or_not_prepared_is_not_found),
 		cmocka_unit_test(what_the_file_holds_says_nothing),
+		cmocka_unit_test(a_holder_counts_as_long_as_its_file_is_the_volumes),
+		cmocka_unit_test(a_link_to_the_file_that_is_held_does_not_count),
+		cmocka_unit_test(a_holder_of_a_volume_that_went_or_of_another_does_not_count),
 	};
 
 	return RUN(tests);

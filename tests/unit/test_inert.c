@@ -562,6 +562,34 @@ TEST(several_causes_are_told_one_after_another)
 	close_house(h);
 }
 
+TEST(a_secret_is_not_shown_wherever_its_name_stands)
+{
+	static const struct {
+		const char *was, *now;
+	} rows[] = {
+		/* a member of an object of that name */
+		{ "{\"A_KEY\": {\"inner\": \"one-value\"}}",
+		  "{\"A_KEY\": {\"inner\": \"two-value\"}}" },
+		/* in an object that the other lacks */
+		{ "{\"x\": 1}", "{\"x\": 1, \"env\": {\"HF_TOKEN\": \"two-value\"}}" },
+		{ "{\"x\": 1, \"env\": {\"HF_TOKEN\": \"one-value\"}}", "{\"x\": 1}" },
+		/* in a list */
+		{ "{\"env\": [{\"HF_TOKEN\": \"one-value\"}]}",
+		  "{\"env\": [{\"HF_TOKEN\": \"two-value\"}]}" },
+		{ "{\"env\": 1}", "{\"env\": {\"a\": [{\"DB_PASSWORD\": \"two-value\"}]}}" },
+	};
+
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		struct house *h = open_house();
+		put_text(h->volume, FACTORS("old"), rows[i].was);
+		mark_restored(h);
+		put_text(h->volume, FACTORS("new"), rows[i].now);
+		assert_says_not(h, "one-value");
+		assert_says_not(h, "two-value");
+		close_house(h);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -590,6 +618,7 @@ int main(void)
 		cmocka_unit_test(a_kernels_options_and_compiler_are_told),
 		cmocka_unit_test(kernel_entries_that_are_none_are_no_cause),
 		cmocka_unit_test(several_causes_are_told_one_after_another),
+		cmocka_unit_test(a_secret_is_not_shown_wherever_its_name_stands),
 	};
 
 	return RUN(tests);

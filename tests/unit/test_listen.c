@@ -479,6 +479,18 @@ TEST(it_closes_at_once_while_clients_are_connected)
 	assert_int_equal(connect_to(port), -1);
 }
 
+TEST(an_address_in_use_exists)
+{
+	struct house *h = open_house();
+	struct warm_listener *l = NULL;
+	char address[40];
+
+	snprintf(address, sizeof(address), "127.0.0.1:%d", h->port);
+	assert_int_equal(warm_listener_open(address, &l, NULL), WARM_EXISTS);
+	assert_null(l);
+	close_house(h);
+}
+
 TEST(ports_that_are_too_large_are_invalid)
 {
 	static const char *const addresses[] = { "127.0.0.1:65536", "127.0.0.1:99999" };
@@ -509,6 +521,7 @@ int main(void)
 		cmocka_unit_test(many_clients_at_once_are_all_answered),
 		cmocka_unit_test(nonsense_and_heads_that_are_too_long_harm_nobody),
 		cmocka_unit_test(it_closes_at_once_while_clients_are_connected),
+		cmocka_unit_test(an_address_in_use_exists),
 		cmocka_unit_test(ports_that_are_too_large_are_invalid),
 	};
 

@@ -205,17 +205,35 @@ TEST(a_warning_that_says_the_same_is_told_once)
 	assert_int_equal(count_of(text, "\n"), 3);
 }
 
-TEST(numbers_do_not_make_a_line_another)
+TEST(numbers_do_not_make_a_failure_another)
 {
 	struct capture c = capture_begin();
 
 	warm_log_repeats(LONG);
 	for (int i = 0; i < 10; i++)
-		warm_log(WARM_LOG_ERROR, "numbers", "%d groups of %d bytes after 0x%x", i, i * 1000,
-			 i);
+		warm_log(WARM_LOG_ERROR, "publish-failed", "%d groups of %d bytes after 0x%x", i,
+			 i * 1000, i);
 	scope_free char *text = capture_end(&c);
 	assert_int_equal(count_of(text, "\n"), 1);
-	assert_non_null(strstr(text, "numbers: 0 groups of 0 bytes after 0x0\n"));
+	assert_non_null(strstr(text, "publish-failed: 0 groups of 0 bytes after 0x0\n"));
+}
+
+TEST(what_is_no_failure_is_a_repeat_only_word_for_word)
+{
+	static const char *const events[] = { "left-out", "failed",	    "publish-failed-not",
+					      "-faile",	  "publish_failed", "" };
+	struct capture c = capture_begin();
+
+	warm_log_repeats(LONG);
+	for (size_t e = 0; e < COUNT(events); e++)
+		for (int i = 0; i < 10; i++)
+			warm_log(WARM_LOG_WARN, events[e], "%d groups, layer %016x", i % 5, i % 5);
+	/* The end alone is one, too. */
+	for (int i = 0; i < 10; i++)
+		warm_log(WARM_LOG_WARN, "-failed", "%d tries", i);
+	scope_free char *text = capture_end(&c);
+	assert_int_equal(count_of(text, " groups, layer "), COUNT(events) * 5);
+	assert_int_equal(count_of(text, " tries"), 1);
 }
 
 TEST(units_and_ids_are_numbers_and_names_with_digits_are_not)
@@ -229,12 +247,12 @@ TEST(units_and_ids_are_numbers_and_names_with_digits_are_not)
 
 	warm_log_repeats(LONG);
 	for (size_t i = 0; i < COUNT(same); i++)
-		warm_log(WARM_LOG_WARN, "units", "%s", same[i]);
+		warm_log(WARM_LOG_WARN, "units-failed", "%s", same[i]);
 	for (size_t i = 0; i < COUNT(different); i++)
-		warm_log(WARM_LOG_WARN, "names", "%s", different[i]);
+		warm_log(WARM_LOG_WARN, "names-failed", "%s", different[i]);
 	scope_free char *text = capture_end(&c);
-	assert_int_equal(count_of(text, " units: "), 1);
-	assert_int_equal(count_of(text, " names: "), COUNT(different));
+	assert_int_equal(count_of(text, " units-failed: "), 1);
+	assert_int_equal(count_of(text, " names-failed: "), COUNT(different));
 }
 
 TEST(what_is_no_warning_is_always_told)
@@ -256,11 +274,11 @@ TEST(the_next_one_tells_how_many_were_left_out)
 
 	warm_log_repeats(1000);
 	for (int i = 0; i < 5; i++)
-		warm_log(WARM_LOG_WARN, "count", "try %d failed", i);
+		warm_log(WARM_LOG_WARN, "count-failed", "try %d failed", i);
 	wait_ms(1050);
-	warm_log(WARM_LOG_WARN, "count", "try %d failed", 6);
+	warm_log(WARM_LOG_WARN, "count-failed", "try %d failed", 6);
 	wait_ms(1050);
-	warm_log(WARM_LOG_WARN, "count", "try %d failed", 7);
+	warm_log(WARM_LOG_WARN, "count-failed", "try %d failed", 7);
 	scope_free char *text = capture_end(&c);
 	assert_int_equal(count_of(text, "\n"), 3);
 	assert_non_null(strstr(text, "try 0 failed\n"));
@@ -352,7 +370,7 @@ enum { THREADS = 8, LINES_EACH = 2000 };
 static void *log_much(void *arg)
 {
 	for (int i = 0; i < LINES_EACH; i++)
-		warm_log(WARM_LOG_WARN, "threads", "thread %d line %d", *(int *)arg, i);
+		warm_log(WARM_LOG_WARN, "threads-failed", "thread %d line %d", *(int *)arg, i);
 	return NULL;
 }
 
@@ -370,13 +388,13 @@ TEST(threads_together_lose_no_count)
 	for (int i = 0; i < THREADS; i++)
 		pthread_join(threads[i], NULL);
 	wait_ms(10);
-	warm_log(WARM_LOG_WARN, "threads", "thread 9 line 9");
+	warm_log(WARM_LOG_WARN, "threads-failed", "thread 9 line 9");
 	scope_free char *text = capture_end(&c);
 	size_t told = 0, left_out = 0;
 	for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n")) {
 		const char *count = strchr(line, '(');
 		told++;
-		assert_non_null(strstr(line, " WARN test: threads: thread "));
+		assert_non_null(strstr(line, " WARN test: threads-failed: thread "));
 		left_out += count != NULL ? (size_t)atol(count + 1) : 0;
 	}
 	assert_int_equal(told + left_out, THREADS * LINES_EACH + 1);
@@ -394,7 +412,8 @@ int main(void)
 		cmocka_unit_test(a_text_line_stays_one_line),
 		cmocka_unit_test(a_text_too_long_for_a_line_leaves_the_line_whole),
 		cmocka_unit_test(a_warning_that_says_the_same_is_told_once),
-		cmocka_unit_test(numbers_do_not_make_a_line_another),
+		cmocka_unit_test(numbers_do_not_make_a_failure_another),
+		cmocka_unit_test(what_is_no_failure_is_a_repeat_only_word_for_word),
 		cmocka_unit_test(units_and_ids_are_numbers_and_names_with_digits_are_not),
 		cmocka_unit_test(what_is_no_warning_is_always_told),
 		cmocka_unit_test(the_next_one_tells_how_many_were_left_out),

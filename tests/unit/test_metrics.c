@@ -622,6 +622,21 @@ TEST(a_result_with_all_profiles_and_a_long_key_is_json)
 	assert_true(valid);
 }
 
+TEST(labels_are_utf8_whatever_the_key)
+{
+	struct warm_metrics *m = some_metrics();
+	scope_scratch struct scratch s = scratch_open();
+
+	m->key = key_of("caf\351", "v1");
+	char *text = print(m);
+	json_t *as_json = json_stringn(text, strlen(text)); /* NULL: no UTF-8 */
+	bool utf8 = as_json != NULL;
+	json_decref(as_json);
+	free(text);
+	free(m);
+	assert_true(utf8);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -640,6 +655,7 @@ int main(void)
 		cmocka_unit_test(a_result_with_a_long_key_and_a_long_reason_is_json_still),
 		cmocka_unit_test(the_status_line_tells_the_same_numbers),
 		cmocka_unit_test(a_result_with_all_profiles_and_a_long_key_is_json),
+		cmocka_unit_test(labels_are_utf8_whatever_the_key),
 	};
 
 	return RUN(tests);

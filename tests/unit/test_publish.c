@@ -1057,9 +1057,6 @@ TEST(nothing_is_marked_while_groups_wait_or_are_torn_or_none_are_there)
 {
 	struct house *h = open_house(AT_ONCE);
 
-	warm_publisher_free(take_ptr(h->p));
-	assert_int_equal(warm_publisher_open(&h->o, &h->p, &h->err), 0);
-	warm_publisher_set_ready(h->p);
 	publish(h, WARM_PUBLISH_ROUND, "template");
 	assert_false(h->r.complete);
 	assert_int_equal(layers_of(h, "v2"), 0);
@@ -1075,6 +1072,33 @@ TEST(nothing_is_marked_while_groups_wait_or_are_torn_or_none_are_there)
 	assert_int_equal(unlinkat(h->volume, "inductor/ab/x.so", 0), 0);
 	publish(h, WARM_PUBLISH_ALL, "template");
 	assert_true(h->r.complete);
+	close_house(h);
+}
+
+/* Files that a ready model keeps open would hold the mark back for as long as it runs. */
+TEST(where_readiness_is_known_only_an_empty_key_holds_the_mark_back)
+{
+	struct house *h = open_house(AT_ONCE);
+
+	assert_int_equal(warm_publisher_open(&h->o, &h->p, &h->err), 0);
+	warm_publisher_set_ready(h->p);
+	publish(h, WARM_PUBLISH_ROUND, "template");
+	assert_false(h->r.complete);
+	/* What waits or is torn makes no key that isn't empty. */
+	int fd = openat(h->volume, "writing", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	put_text(h->volume, "inductor/ab/x.so", "\177ELF and no more");
+	publish(h, WARM_PUBLISH_ROUND, "template");
+	assert_int_equal(h->r.waiting, 1);
+	assert_int_equal(h->r.torn, 1);
+	assert_false(h->r.complete);
+	assert_int_equal(layers_of(h, "v2"), 0);
+	put_text(h->volume, "a", "1");
+	publish(h, WARM_PUBLISH_ROUND, "template");
+	assert_int_equal(h->r.groups, 1);
+	assert_int_equal(h->r.waiting, 1);
+	assert_int_equal(h->r.torn, 1);
+	assert_true(h->r.complete);
+	close(fd);
 	close_house(h);
 }
 
@@ -1203,6 +1227,240 @@ TEST(what_is_inert_is_explained)
 	close_house(h);
 }
 
+static void set_flag(void *arg, const char *name)
+{
+	(void)name;
+	atomic_store((atomic_bool *)arg, true);
+}
+
+TEST(a_hurry_in_the_middle_leaves_whole_layers_and_no_mark)
+{
+	static const enum warm_publish_mode modes[] = { WARM_PUBLISH_ROUND, WARM_PUBLISH_DRAIN };
+
+	for (size_t i = 0; i < COUNT(modes); i++) {
+		struct house *h = open_house(AT_ONCE);
+		atomic_bool hurry = false;
+		struct wrapped_store w = { .inner = h->store,
+					   .after_put = set_flag,
+					   .arg = &hurry };
+		struct warm_store *wrapped = wrapped_store_open(&w);
+		h->o.store = wrapped;
+		h->o.hurry = &hurry;
+		h->o.layer_bytes = 1 << 20;
+		put_noise(h, "x/", 12, 400000);
+		wait_a_moment();
+		publish(h, modes[i], "template");
+		/* The one after it was at hand already. */
+		assert_true(h->r.layers >= 1 && h->r.layers <= 2);
+		assert_true(h->r.groups < 12);
+		assert_false(h->r.complete);
+		size_t before = h->r.groups;
+		publish(h, WARM_PUBLISH_FINAL, "template");
+		assert_int_equal(h->r.groups, 12 - before);
+		assert_true(h->r.complete);
+		warm_publisher_free(take_ptr(h->p));
+		warm_store_free(wrapped);
+		close_house(h);
+	}
+}
+
+TEST(present_counts_what_others_put_and_not_our_own)
+{
+	struct house *h = open_house(AT_ONCE);
+
+	h->o.layer_bytes = 1 << 20;
+	put_noise(h, "x/", 12, 400000);
+	publish(h, WARM_PUBLISH_ROUND, NULL);
+	assert_true(h->r.layers > 1);
+	assert_int_equal(h->r.groups, 12);
+	assert_int_equal(h->r.present, 0);
+	close_house(h);
+}
+
+/* The model may put a link in the place of our directory at any time. */
+TEST(a_ledger_is_not_written_through_a_link)
+{
+	struct house *h = open_house(AT_ONCE);
+
+	publish(h, WARM_PUBLISH_LOOK, NULL);
+	put_dir(h->s.fd, "outside");
+	assert_int_equal(warm_tree_remove(h->volume, WARM_DIR, NULL), 0);
+	assert_int_equal(symlinkat(scratch_path(&h->s, "outside"), h->volume, WARM_DIR), 0);
+	for (int i = 0; i < 2; i++) {
+		(void)!warm_publisher_run(h->p, WARM_PUBLISH_ALL, NULL, NULL, NULL, NULL, &h->r,
+					  &h->err);
+		wait_a_moment();
+		put_text(h->volume, "a", "made after that");
+	}
+	assert_false(is_there(h->s.fd, "outside/ledger"));
+	close_house(h);
+}
+
+/* ---- the pod's end ---- */
+
+static uint64_t object_bytes(struct house *h, const struct warm_catalog *c, size_t i)
+{
+	struct warm_object o;
+
+	assert_int_equal(
+		warm_store_head(h->store, c->layers[c->n_layers - 1 - i].object, &o, NULL, NULL),
+		0);
+	return o.bytes;
+}
+
+/* Nobody knows how much time there is: what is put soon is safe soon. */
+TEST(at_the_pods_end_layers_begin_small_and_double)
+{
+	static const struct {
+		enum warm_publish_mode mode;
+		uint64_t layer_bytes;
+		size_t groups[8]; /* of 300000 bytes, by layer */
+	} rows[] = {
+		{ WARM_PUBLISH_DRAIN, 0, { 3, 6, 13, 18 } },
+		{ WARM_PUBLISH_FINAL, 0, { 3, 6, 13, 18 } },
+		{ WARM_PUBLISH_FINAL, 3 << 20, { 3, 6, 10, 10, 10, 1 } },
+		{ WARM_PUBLISH_DRAIN, 700000, { 2, 2, 2, 2, 2, 2, 2, 2 } },
+		{ WARM_PUBLISH_ROUND, 0, { 40 } },
+		{ WARM_PUBLISH_ALL, 0, { 40 } },
+	};
+
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		struct house *h = open_house(AT_ONCE);
+		scope_catalog struct warm_catalog c = { 0 };
+		size_t sum = 0;
+		h->o.layer_bytes = rows[i].layer_bytes;
+		put_noise(h, "x/", 40, 300000);
+		wait_a_moment();
+		publish(h, rows[i].mode, "template");
+		assert_int_equal(h->r.groups, 40);
+		list_layers(h, &c);
+		assert_int_equal(c.n_layers, h->r.layers);
+		for (size_t k = 0; k < 8 && rows[i].groups[k] != 0; k++) {
+			const struct warm_index *x = layer(&c, k);
+			if (x->n_groups != rows[i].groups[k])
+				fail_msg("row %zu: layer %zu has %zu groups of %zu bytes", i, k,
+					 (size_t)x->n_groups, (size_t)object_bytes(h, &c, k));
+			if (rows[i].mode != WARM_PUBLISH_ROUND && rows[i].mode != WARM_PUBLISH_ALL)
+				assert_true(object_bytes(h, &c, k) <= (uint64_t)1 << (20 + k));
+			sum += x->n_groups;
+			/* The mark is in the last of them. */
+			assert_true((x->complete != NULL) == (k + 1 == c.n_layers));
+		}
+		assert_true(sum == 40 || rows[i].groups[7] != 0);
+		close_house(h);
+	}
+}
+
+struct order {
+	struct heard *heard;
+	int puts, puts_before;
+};
+
+static void note_order(void *arg, const char *name)
+{
+	struct order *o = arg;
+
+	(void)name;
+	o->puts++;
+	o->puts_before += strstr(o->heard->text, "secret: ") == NULL;
+}
+
+TEST(secrets_are_looked_for_when_their_group_is_packed)
+{
+	struct house *h = open_house(AT_ONCE);
+	struct order order = { .heard = &h->heard };
+	struct wrapped_store w = { .inner = h->store, .after_put = note_order, .arg = &order };
+	struct warm_store *wrapped = wrapped_store_open(&w);
+	char *text = malloc(500001);
+
+	assert_non_null(text);
+	memset(text, '.', 500000);
+	text[500000] = '\0';
+	memcpy(text + 100, "AK", 2);
+	memcpy(text + 102, "IA0123456789ABCDEF", 18);
+	h->o.store = wrapped;
+	put_noise(h, "x/", 8, 300000);
+	put_text(h->volume, "x/secret.txt", text); /* the largest comes last */
+	free(text);
+	publish(h, WARM_PUBLISH_FINAL, "template");
+	assert_int_equal(h->r.groups, 8);
+	assert_int_equal(h->r.withheld, 1);
+	assert_int_equal(order.puts, 2);
+	assert_int_equal(order.puts_before, 1);
+	assert_non_null(strstr(h->heard.text, "secret: x/secret.txt"));
+	/* What holds none keeps its mark. */
+	assert_true(h->r.complete);
+	assert_int_equal(restore_into(h, "other", "v2", "/cache").groups, 8);
+	assert_false(is_there(h->s.fd, "other/x/secret.txt"));
+	warm_publisher_free(take_ptr(h->p));
+	warm_store_free(wrapped);
+	close_house(h);
+}
+
+/* ---- the model clears its volume ---- */
+
+TEST(a_round_works_again_after_our_directory_was_removed)
+{
+	for (int mode = WARM_PUBLISH_LOOK; mode <= WARM_PUBLISH_ALL; mode++) {
+		struct house *h = open_house(AT_ONCE);
+		put_text(h->volume, "a", "1");
+		publish(h, WARM_PUBLISH_ALL, NULL);
+		assert_int_equal(h->r.groups, 1);
+		assert_int_equal(warm_tree_remove(h->volume, WARM_DIR, NULL), 0);
+		put_text(h->volume, "b", "2");
+		wait_a_moment();
+		publish(h, (enum warm_publish_mode)mode, "template");
+		assert_int_equal(h->r.groups, mode == WARM_PUBLISH_LOOK ? 0 : 1);
+		assert_false(h->r.volume_lost);
+		assert_true(is_there(h->volume, WARM_DIR));
+		/* And with all that was in it. */
+		assert_int_equal(shell("rm -rf %s/* %s/.warmcache", h->volume_path, h->volume_path),
+				 0);
+		publish(h, WARM_PUBLISH_ROUND, NULL);
+		assert_int_equal(h->r.groups, 0);
+		put_text(h->volume, "c", "3");
+		publish(h, WARM_PUBLISH_ALL, NULL);
+		assert_int_equal(h->r.groups, 1);
+		assert_true(is_there(h->volume, WARM_LEDGER_PATH));
+		close_house(h);
+	}
+}
+
+TEST(nothing_is_written_where_a_link_in_place_of_our_directory_leads)
+{
+	struct house *h = open_house(AT_ONCE);
+
+	put_text(h->volume, "a", "1");
+	publish(h, WARM_PUBLISH_ALL, NULL);
+	put_dir(h->s.fd, "outside");
+	scope_close int outside = openat(h->s.fd, "outside", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(warm_tree_remove(h->volume, WARM_DIR, NULL), 0);
+	assert_int_equal(symlinkat(scratch_path(&h->s, "outside"), h->volume, WARM_DIR), 0);
+	put_text(h->volume, "b", "2");
+	wait_a_moment();
+	for (int mode = WARM_PUBLISH_LOOK; mode <= WARM_PUBLISH_ALL; mode++) {
+		h->err = (struct warm_error){ 0 };
+		assert_true(warm_publisher_run(h->p, (enum warm_publish_mode)mode, "template", NULL,
+					       NULL, NULL, &h->r, &h->err) < 0);
+		assert_non_null(strstr(h->err.msg, WARM_DIR));
+		assert_int_equal(h->r.layers, 0);
+		assert_false(h->r.volume_lost);
+	}
+	struct warm_publisher *p = NULL;
+	assert_true(warm_publisher_open(&h->o, &p, &h->err) < 0);
+	assert_null(p);
+	char *left = list_tree(outside, false);
+	assert_string_equal(left, "");
+	free(left);
+	assert_int_equal(shell("test -z \"$(ls -A %s)\"", scratch_path(&h->s, "outside")), 0);
+	/* Gone again, the round works again. */
+	assert_int_equal(unlinkat(h->volume, WARM_DIR, 0), 0);
+	publish(h, WARM_PUBLISH_ALL, "template");
+	assert_int_equal(h->r.groups, 1);
+	assert_true(h->r.complete);
+	close_house(h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1246,11 +1504,19 @@ int main(void)
 		cmocka_unit_test(a_mark_comes_after_a_quiet_time_or_when_the_model_is_ready),
 		cmocka_unit_test(readiness_alone_brings_the_mark_on_an_empty_layer),
 		cmocka_unit_test(nothing_is_marked_while_groups_wait_or_are_torn_or_none_are_there),
+		cmocka_unit_test(where_readiness_is_known_only_an_empty_key_holds_the_mark_back),
 		cmocka_unit_test(a_round_keeps_to_its_share_of_a_cpu),
 		cmocka_unit_test(when_the_end_begins_nobody_rests),
 		cmocka_unit_test(a_round_that_begins_when_the_end_has_begun_leaves_all_to_a_drain),
 		cmocka_unit_test(progress_grows_up_to_all),
 		cmocka_unit_test(what_is_inert_is_explained),
+		cmocka_unit_test(a_hurry_in_the_middle_leaves_whole_layers_and_no_mark),
+		cmocka_unit_test(present_counts_what_others_put_and_not_our_own),
+		cmocka_unit_test(a_ledger_is_not_written_through_a_link),
+		cmocka_unit_test(at_the_pods_end_layers_begin_small_and_double),
+		cmocka_unit_test(secrets_are_looked_for_when_their_group_is_packed),
+		cmocka_unit_test(a_round_works_again_after_our_directory_was_removed),
+		cmocka_unit_test(nothing_is_written_where_a_link_in_place_of_our_directory_leads),
 	};
 
 	return RUN(tests);

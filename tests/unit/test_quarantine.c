@@ -110,7 +110,7 @@ static size_t groups_in(struct house *h, const char *path)
 	return n;
 }
 
-/* A ledger of groups of one file each: "name" or "name=path". */
+/* A ledger of groups of one file each, "name" or "name=path", as they are in the volume now. */
 static void put_ledger(struct house *h, const char *const *names, size_t n)
 {
 	struct warm_ledger l;
@@ -123,6 +123,12 @@ static void put_ledger(struct house *h, const char *const *names, size_t n)
 		snprintf(path, sizeof(path), "%s", equals != NULL ? equals + 1 : names[i]);
 		snprintf(name, sizeof(name), "%.*s", (int)strcspn(names[i], "="), names[i]);
 		struct warm_ledger_file f = { path, 10, 1, 2 };
+		struct stat st;
+		if (fstatat(h->volume, path, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+			f.size = (uint64_t)st.st_size;
+			f.mtime_ns = warm_timespec_ns(st.st_mtim);
+			f.atime_ns = warm_timespec_ns(st.st_atim);
+		}
 		struct warm_ledger_group g = { .name = name,
 					       .key = key,
 					       .profile = profile,
@@ -191,20 +197,67 @@ TEST(groups_of_all_shapes_are_moved_whole)
 	close_house(h);
 }
 
-TEST(what_the_model_changed_of_a_group_goes_with_it)
+TEST(what_the_model_changed_of_a_group_goes_with_what_it_did_not)
 {
 	struct house *h = open_house();
 	struct made_group g = { .name = "deepgemm/cache/k",
 				.flags = SELF,
-				.files = { { .path = "deepgemm/cache/k/a", .text = "a" } } };
+				.files = { { .path = "deepgemm/cache/k/a", .text = "a" },
+					   { .path = "deepgemm/cache/k/b", .text = "b" } } };
 
 	put_in(h, first, &g, 1);
 	restore(h);
 	put_text(h->volume, "deepgemm/cache/k/a", "changed");
 	put_text(h->volume, "deepgemm/cache/k/more", "more");
 	assert_int_equal(quarantine(h), 0);
+	assert_int_equal(h->groups, 1);
 	assert_held(h, "deepgemm/cache/k/a", "changed");
+	assert_held(h, "deepgemm/cache/k/b", "b");
 	assert_held(h, "deepgemm/cache/k/more", "more");
+	close_house(h);
+}
+
+/* The suspicion is of what was restored. */
+TEST(what_the_model_made_anew_stays_and_is_neither_held_nor_forgotten)
+{
+	struct house *h = open_house();
+	struct made_group groups[] = {
+		{ .name = "larger", .files = { { .path = "larger", .text = "1" } } },
+		{ .name = "later", .files = { { .path = "later", .text = "1" } } },
+		{ .name = "d/all",
+		  .flags = SELF,
+		  .files = { { .path = "d/all/a", .text = "1" },
+			     { .path = "d/all/b", .text = "1" } } },
+		{ .name = "gone", .files = { { .path = "gone", .text = "1" } } },
+		{ .name = "same", .files = { { .path = "same", .text = "1" } } },
+	};
+
+	put_in(h, first, groups, COUNT(groups));
+	restore(h);
+	assert_int_equal(h->r.groups, COUNT(groups));
+	struct stat st = stat_of(h->volume, "larger");
+	put_text(h->volume, "larger", "anew");
+	set_times(h->volume, "larger", 0, warm_timespec_ns(st.st_mtim));
+	put_text(h->volume, "later", "2");
+	set_times(h->volume, "later", 0, warm_timespec_ns(st.st_mtim) + 1);
+	put_text(h->volume, "d/all/a", "anew");
+	put_text(h->volume, "d/all/b", "anew");
+	assert_int_equal(unlinkat(h->volume, "gone", 0), 0);
+	assert_int_equal(quarantine(h), 0);
+	assert_int_equal(h->groups, 1);
+	assert_held(h, "same", "1");
+	assert_file(h->volume, "larger", "anew");
+	assert_file(h->volume, "later", "2");
+	assert_file(h->volume, "d/all/a", "anew");
+	assert_file(h->volume, "d/all/b", "anew");
+	assert_false(is_there(h->volume, HELD "larger"));
+	assert_false(is_there(h->volume, HELD "gone"));
+	assert_int_equal(groups_in(h, WARM_LEDGER_PATH), 4);
+	assert_int_equal(groups_in(h, WARM_QUARANTINE_LEDGER), 1);
+	/* So what went comes back, and from the same layer. */
+	restore(h);
+	assert_true(is_there(h->volume, "gone"));
+	assert_false(is_there(h->volume, "same"));
 	close_house(h);
 }
 
@@ -267,12 +320,13 @@ TEST(what_went_meanwhile_is_no_error)
 {
 	struct house *h = open_house();
 
-	LEDGER("gone", "deep/er/gone=deep/er/gone/file", "there");
 	put_text(h->volume, "there", "t");
+	LEDGER("gone", "deep/er/gone=deep/er/gone/file", "there");
 	assert_int_equal(quarantine(h), 0);
-	assert_int_equal(h->groups, 3);
+	assert_int_equal(h->groups, 1);
 	assert_held(h, "there", "t");
-	assert_int_equal(groups_in(h, WARM_LEDGER_PATH), 0);
+	assert_int_equal(groups_in(h, WARM_LEDGER_PATH), 2);
+	assert_int_equal(groups_in(h, WARM_QUARANTINE_LEDGER), 1);
 	close_house(h);
 }
 
@@ -415,9 +469,9 @@ TEST(a_second_run_finds_nothing_to_do)
 {
 	struct house *h = open_house();
 
-	LEDGER("a", "d/b=d/b/file");
 	put_text(h->volume, "a", "1");
 	put_text(h->volume, "d/b/file", "2");
+	LEDGER("a", "d/b=d/b/file");
 	assert_int_equal(quarantine(h), 0);
 	assert_int_equal(h->groups, 2);
 	assert_int_equal(quarantine(h), 0);
@@ -428,24 +482,24 @@ TEST(a_second_run_finds_nothing_to_do)
 	close_house(h);
 }
 
-/* Moved, and the ledger not yet saved: the next run has it before it again. */
+/* Moved, and the ledger not yet saved: the next run finds nothing of it as it was restored. */
 TEST(a_run_that_ended_before_its_ledger_was_saved_loses_nothing)
 {
 	struct house *h = open_house();
 	size_t bytes = 0;
 
-	LEDGER("a", "d/b=d/b/file");
 	put_text(h->volume, "a", "1");
 	put_text(h->volume, "d/b/file", "2");
+	LEDGER("a", "d/b=d/b/file");
 	char *ledger = text_of(h->volume, WARM_LEDGER_PATH, &bytes);
 	assert_int_equal(quarantine(h), 0);
 	put_file(h->volume, WARM_LEDGER_PATH, ledger, bytes, 0644, 0);
 	free(ledger);
 	assert_int_equal(quarantine(h), 0);
-	assert_int_equal(h->groups, 2);
+	assert_int_equal(h->groups, 0);
 	assert_held(h, "a", "1");
 	assert_held(h, "d/b/file", "2");
-	assert_int_equal(groups_in(h, WARM_LEDGER_PATH), 0);
+	assert_int_equal(groups_in(h, WARM_QUARANTINE_LEDGER), 2);
 	close_house(h);
 }
 
@@ -453,10 +507,10 @@ TEST(what_is_there_from_an_earlier_time_makes_room)
 {
 	struct house *h = open_house();
 
-	LEDGER("a", "d/b=d/b/file", "f");
 	put_text(h->volume, "a", "new");
 	put_text(h->volume, "d/b/file", "new");
 	put_text(h->volume, "f", "new");
+	LEDGER("a", "d/b=d/b/file", "f");
 	put_text(h->volume, HELD "a", "old");
 	put_text(h->volume, HELD "d/b/other", "old");
 	put_text(h->volume, HELD "f/now/a/directory", "old");
@@ -488,8 +542,8 @@ TEST(links_in_the_way_of_the_quarantine_are_not_followed)
 	for (size_t i = 0; i < COUNT(places); i++) {
 		struct house *h = open_house();
 		char parent[100];
-		LEDGER("d/e/f");
 		put_text(h->volume, "d/e/f", "1");
+		LEDGER("d/e/f");
 		if (i > 0) {
 			snprintf(parent, sizeof(parent), "%.*s",
 				 (int)(strrchr(places[i], '/') - places[i]), places[i]);
@@ -512,8 +566,8 @@ TEST(a_link_in_the_place_of_a_held_group_is_replaced)
 {
 	struct house *h = open_house();
 
-	LEDGER("d/e=d/e/f");
 	put_text(h->volume, "d/e/f", "1");
+	LEDGER("d/e=d/e/f");
 	put_dir(h->volume, HELD "d");
 	assert_int_equal(symlinkat(scratch_path(&h->s, "outside"), h->volume, HELD "d/e"), 0);
 	assert_int_equal(quarantine(h), 0);
@@ -522,19 +576,27 @@ TEST(a_link_in_the_place_of_a_held_group_is_replaced)
 	close_house(h);
 }
 
-TEST(a_link_in_the_place_of_a_group_is_moved_itself)
+/* It is the model's, even where it leads to what is as the ledger has it. */
+TEST(a_link_in_the_place_of_a_group_stays)
 {
 	struct house *h = open_house();
 
+	put_text(h->volume, "d/link/precious", "untouched");
+	put_text(h->volume, "file", "untouched");
+	set_times(h->volume, "d/link/precious", 1000000000, 2000000000);
+	set_times(h->volume, "file", 1000000000, 2000000000);
+	set_times(h->s.fd, "outside/precious", 1000000000, 2000000000);
 	LEDGER("d/link=d/link/precious", "file");
-	put_dir(h->volume, "d");
+	assert_int_equal(warm_tree_remove(h->volume, "d/link", NULL), 0);
+	assert_int_equal(unlinkat(h->volume, "file", 0), 0);
 	assert_int_equal(symlinkat(scratch_path(&h->s, "outside"), h->volume, "d/link"), 0);
 	assert_int_equal(symlinkat(scratch_path(&h->s, "outside/precious"), h->volume, "file"), 0);
 	assert_int_equal(quarantine(h), 0);
-	assert_false(is_there(h->volume, "d/link"));
-	assert_false(is_there(h->volume, "file"));
-	assert_true(S_ISLNK(stat_of(h->volume, HELD "d/link").st_mode));
-	assert_true(S_ISLNK(stat_of(h->volume, HELD "file").st_mode));
+	assert_int_equal(h->groups, 0);
+	assert_true(S_ISLNK(stat_of(h->volume, "d/link").st_mode));
+	assert_true(S_ISLNK(stat_of(h->volume, "file").st_mode));
+	assert_false(is_there(h->volume, HELD "file"));
+	assert_int_equal(groups_in(h, WARM_LEDGER_PATH), 2);
 	close_house(h);
 }
 
@@ -542,9 +604,9 @@ TEST(a_link_above_a_group_is_not_followed)
 {
 	struct house *h = open_house();
 
-	LEDGER("d/precious", "e");
 	assert_int_equal(symlinkat(scratch_path(&h->s, "outside"), h->volume, "d"), 0);
 	put_text(h->volume, "e", "1");
+	LEDGER("d/precious", "e");
 	(void)!quarantine(h);
 	assert_held(h, "e", "1");
 	close_house(h);
@@ -556,10 +618,10 @@ TEST(paths_that_leave_the_volume_are_left_alone)
 	char absolute[400];
 
 	snprintf(absolute, sizeof(absolute), "x=%s/outside/precious", h->s.path);
-	LEDGER("../outside/precious", "a/../../outside/precious", absolute, ".", "..", "d//e",
-	       "d/./e", "last");
 	put_text(h->volume, "d/e", "1");
 	put_text(h->volume, "last", "1");
+	LEDGER("../outside/precious", "a/../../outside/precious", absolute, ".", "..", "d//e",
+	       "d/./e", "last");
 	assert_int_equal(quarantine(h), 0);
 	assert_held(h, "last", "1");
 	assert_file(h->volume, "d/e", "1");
@@ -570,24 +632,59 @@ TEST(our_own_directory_is_no_group)
 {
 	struct house *h = open_house();
 
-	LEDGER(WARM_DIR, WARM_DIR "/ledger", "x=" WARM_DIR "/ledger",
-	       "y=" WARM_DIR "/quarantine/ledger", "z/z=" WARM_DIR "/quarantine/files/last",
-	       WARM_DIR "-not/f", "last");
 	put_text(h->volume, "last", "1");
 	put_text(h->volume, WARM_DIR "-not/f", "1");
+	put_text(h->volume, WARM_DIR "/own", "1");
+	LEDGER(WARM_DIR, WARM_DIR "/ledger", WARM_DIR "/own", "own=" WARM_DIR "/own",
+	       "x=" WARM_DIR "/ledger", "y=" WARM_DIR "/quarantine/ledger",
+	       "z/z=" WARM_DIR "/quarantine/files/last", WARM_DIR "-not/f", "last");
 	assert_int_equal(quarantine(h), 0);
 	assert_held(h, "last", "1");
 	assert_held(h, WARM_DIR "-not/f", "1");
-	assert_int_equal(groups_in(h, WARM_LEDGER_PATH), 0);
-	assert_int_equal(groups_in(h, WARM_QUARANTINE_LEDGER), 7);
+	assert_file(h->volume, WARM_DIR "/own", "1");
+	assert_false(is_there(h->volume, HELD WARM_DIR));
 	close_house(h);
+}
+
+/* What stands in the way of the quarantine's own directories: the group stays, and is not
+ * forgotten. */
+TEST(a_group_that_can_not_be_moved_is_not_counted)
+{
+	static const char *const places[] = { WARM_QUARANTINE_DIR "/files", HELD "d", HELD "d/e" };
+
+	for (size_t i = 0; i < COUNT(places); i++)
+		for (int link = 0; link < 2; link++) {
+			struct house *h = open_house();
+			char parent[100];
+			put_text(h->volume, "d/e/f", "1");
+			LEDGER("d/e/f");
+			snprintf(parent, sizeof(parent), "%.*s",
+				 (int)(strrchr(places[i], '/') - places[i]), places[i]);
+			put_dir(h->volume, parent);
+			if (link)
+				assert_int_equal(symlinkat(scratch_path(&h->s, "outside"),
+							   h->volume, places[i]),
+						 0);
+			else
+				put_text(h->volume, places[i], "in the way");
+			int rc = quarantine(h);
+			bool stays = is_there(h->volume, "d/e/f");
+			size_t known = groups_in(h, WARM_LEDGER_PATH), counted = h->groups;
+			close_house(h);
+			if (!stays || rc == 0 || known != 1 || counted != 0)
+				fail_msg("%s%s: the group %s, rc %d, %zu counted, %zu in the "
+					 "ledger",
+					 places[i], link ? " (a link)" : "",
+					 stays ? "stays" : "went", rc, counted, known);
+		}
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(groups_of_all_shapes_are_moved_whole),
-		cmocka_unit_test(what_the_model_changed_of_a_group_goes_with_it),
+		cmocka_unit_test(what_the_model_changed_of_a_group_goes_with_what_it_did_not),
+		cmocka_unit_test(what_the_model_made_anew_stays_and_is_neither_held_nor_forgotten),
 		cmocka_unit_test(a_volume_that_was_never_restored_has_nothing_to_move),
 		cmocka_unit_test(a_volume_that_is_not_there_is_not_found),
 		cmocka_unit_test(what_was_only_published_stays),
@@ -602,10 +699,11 @@ int main(void)
 		cmocka_unit_test(a_torn_ledger_is_corrupt_and_moves_nothing),
 		cmocka_unit_test(links_in_the_way_of_the_quarantine_are_not_followed),
 		cmocka_unit_test(a_link_in_the_place_of_a_held_group_is_replaced),
-		cmocka_unit_test(a_link_in_the_place_of_a_group_is_moved_itself),
+		cmocka_unit_test(a_link_in_the_place_of_a_group_stays),
 		cmocka_unit_test(a_link_above_a_group_is_not_followed),
 		cmocka_unit_test(paths_that_leave_the_volume_are_left_alone),
 		cmocka_unit_test(our_own_directory_is_no_group),
+		cmocka_unit_test(a_group_that_can_not_be_moved_is_not_counted),
 	};
 
 	return RUN(tests);

@@ -309,6 +309,16 @@ TEST(names_are_taken_by_their_words)
 		{ "SECRETARY", false },
 		{ "CACHE_KE", false },
 		{ "PASSWORDLESS", false },
+		{ "APIKEY", true },
+		{ "VLLM_APIKEY", true },
+		{ "PASSPHRASE", true },
+		{ "SSH_PASSPHRASE_FILE", true },
+		{ "AUTHTOKEN", true },
+		{ "NGROK_AUTHTOKEN", true },
+		{ "PGPASSWORD", true },
+		{ "APIKEYS", false },
+		{ "MYPASSWORD", false },
+		{ "PASSPHRASES", false },
 	};
 
 	for (size_t i = 0; i < COUNT(rows); i++)
@@ -358,9 +368,9 @@ TEST(a_token_is_found_at_every_place_around_the_end_of_a_piece)
 	free(text);
 }
 
-TEST(only_the_first_sixteen_mebibytes_are_looked_at)
+TEST(only_the_first_four_mebibytes_are_looked_at)
 {
-	enum { MOST = 16 << 20, BYTES = MOST + (1 << 20) };
+	enum { MOST = 4 << 20, BYTES = MOST + (1 << 20) };
 	scope_scratch struct scratch s = scratch_open();
 	char *text = malloc(BYTES), what[80];
 
@@ -431,7 +441,7 @@ TEST(what_is_no_file_holds_no_secret_and_stops_nobody)
 
 TEST(an_environment_that_can_not_be_read_can_not_be_cleared)
 {
-	enum { MOST = 16 << 20 };
+	enum { MOST = 1 << 20 };
 	scope_scratch struct scratch s = scratch_open();
 	char what[80];
 
@@ -457,6 +467,7 @@ TEST(an_environment_that_can_not_be_read_can_not_be_cleared)
 	memcpy(text, "{}", 2);
 	put_file(s.fd, "e/cache_key_factors.json", text, MOST + 1, 0644, 0);
 	assert_true(looks(&s, "e/cache_key_factors.json", what));
+	assert_string_equal(what, "(unreadable)");
 	put_file(s.fd, "e/cache_key_factors.json", text, MOST, 0644, 0);
 	assert_false(looks(&s, "e/cache_key_factors.json", what));
 	free(text);
@@ -552,6 +563,53 @@ TEST(noise_holds_no_secret)
 	assert_null(warm_secret_in("", 0));
 }
 
+/* A piece begins with the end of the one before: what stands there may be the middle of a word. */
+TEST(a_word_that_a_piece_begins_within_is_no_token)
+{
+	enum { PIECE = 256 << 10, BYTES = PIECE + 300 };
+	scope_scratch struct scratch s = scratch_open();
+	char *text = malloc(BYTES), what[80];
+
+	assert_non_null(text);
+	place_token(text, BYTES, PIECE - 4096);
+	text[PIECE - 4097] = 'x';
+	put_file(s.fd, "a.py", text, BYTES, 0644, 0);
+	bool found = looks(&s, "a.py", what);
+	free(text);
+	assert_false(found);
+}
+
+/* Made of parts, so that no file of ours holds what it looks for. */
+TEST(a_long_web_token_is_found_across_the_end_of_a_piece)
+{
+	/* A part is looked at up to 1024 bytes. */
+	enum { PIECE = 256 << 10, BYTES = PIECE + 20000, PART = 1000 };
+	static const char head[] = "JhbGciOiJIUzI1NiJ9";
+	static const size_t before[] = { 1, 2, 500, 1001, 1500, 2002, 2900 };
+	scope_scratch struct scratch s = scratch_open();
+	char *text = malloc(BYTES), what[80];
+
+	assert_non_null(text);
+	for (size_t i = 0; i < COUNT(before); i++) {
+		char *p = text + PIECE - before[i];
+		memset(text, ' ', BYTES);
+		for (int part = 0; part < 3; part++) {
+			memset(p, 'a', PART);
+			memcpy(p, "ey", 2);
+			memcpy(p + 2, head, sizeof(head) - 1);
+			p += PART;
+			if (part < 2)
+				*p++ = '.';
+		}
+		assert_non_null(warm_secret_in(text, BYTES));
+		put_file(s.fd, "a.py", text, BYTES, 0644, 0);
+		if (!looks(&s, "a.py", what))
+			fail_msg("not found at %zu before the end", before[i]);
+		assert_string_equal(what, "a JSON web token");
+	}
+	free(text);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -566,7 +624,7 @@ int main(void)
 		cmocka_unit_test(urls_with_passwords_are_found_and_placeholders_are_not),
 		cmocka_unit_test(names_are_taken_by_their_words),
 		cmocka_unit_test(a_token_is_found_at_every_place_around_the_end_of_a_piece),
-		cmocka_unit_test(only_the_first_sixteen_mebibytes_are_looked_at),
+		cmocka_unit_test(only_the_first_four_mebibytes_are_looked_at),
 		cmocka_unit_test(what_compilers_made_is_not_looked_at),
 		cmocka_unit_test(a_zero_near_the_start_makes_no_text_and_one_further_down_does),
 		cmocka_unit_test(what_is_no_file_holds_no_secret_and_stops_nobody),
@@ -576,6 +634,8 @@ int main(void)
 		cmocka_unit_test(a_name_that_is_too_long_is_cut),
 		cmocka_unit_test(looking_is_no_use_of_the_file),
 		cmocka_unit_test(noise_holds_no_secret),
+		cmocka_unit_test(a_word_that_a_piece_begins_within_is_no_token),
+		cmocka_unit_test(a_long_web_token_is_found_across_the_end_of_a_piece),
 	};
 
 	return RUN(tests);

@@ -313,19 +313,27 @@ TEST(a_sweep_takes_temporary_files_that_are_old_and_nothing_else)
 		bool goes;
 	} rows[] = {
 		{ "store/.tmp-0123456789abcdef", 2 * DAY_MS, true },
-		{ "store/m/v/p/.tmp-1", 2 * DAY_MS, true },
-		{ "store/m/v/p/.tmp-", DAY_MS + 60000, true },
-		{ "store/m/v/p/.tmp-2", DAY_MS - 60000, false },
-		{ "store/m/v/p/.tmp-3", 0, false },
-		{ "store/m/v/p/.tmp-4", -DAY_MS, false }, /* of the future */
+		{ "store/m/v/p/.tmp-1111111111111111", 2 * DAY_MS, true },
+		{ "store/m/v/p/.tmp-fedcba9876543210", DAY_MS + 60000, true },
+		{ "store/m/v/p/.tmp-2222222222222222", DAY_MS - 60000, false },
+		{ "store/m/v/p/.tmp-3333333333333333", 0, false },
+		{ "store/m/v/p/.tmp-4444444444444444", -DAY_MS, false }, /* of the future */
+		{ "store/m/v/p/.tmp-", 2 * DAY_MS, false },
+		{ "store/m/v/p/.tmp-1", 2 * DAY_MS, false },
+		{ "store/m/v/p/.tmp-111111111111111", 2 * DAY_MS, false },   /* one less */
+		{ "store/m/v/p/.tmp-11111111111111111", 2 * DAY_MS, false }, /* one more */
+		{ "store/m/v/p/.tmp-11111111111111AB", 2 * DAY_MS, false },
+		{ "store/m/v/p/.tmp-111111111111111g", 2 * DAY_MS, false },
+		{ "store/m/v/p/.tmp_1111111111111111", 2 * DAY_MS, false },
 		{ "store/m/v/p/.tmp", 2 * DAY_MS, false },
-		{ "store/m/v/p/tmp-5", 2 * DAY_MS, false },
-		{ "store/m/v/p/x.tmp-6", 2 * DAY_MS, false },
+		{ "store/m/v/p/tmp-5555555555555555", 2 * DAY_MS, false },
+		{ "store/m/v/p/x.tmp-6666666666666666", 2 * DAY_MS, false },
 		{ "store/m/v/p/object", 400 * (int64_t)DAY_MS, false },
 		{ "store/m/v/p/.hidden", 2 * DAY_MS, false },
-		{ "store/.hidden/.tmp-7", 2 * DAY_MS, false }, /* no directory of ours */
-		{ "store/a/b/c/d/e/f/g/h/i/j/.tmp-8", 2 * DAY_MS, true },
-		{ "other/.tmp-9", 2 * DAY_MS, false },
+		{ "store/.hidden/.tmp-7777777777777777", 2 * DAY_MS,
+		  false }, /* no directory of ours */
+		{ "store/a/b/c/d/e/f/g/h/i/j/.tmp-8888888888888888", 2 * DAY_MS, true },
+		{ "other/.tmp-9999999999999999", 2 * DAY_MS, false },
 	};
 	struct scratch s = scratch_open();
 	scope_store struct warm_store *store = open_store(&s);
@@ -350,16 +358,18 @@ TEST(a_sweep_takes_regular_files_alone_and_follows_no_link)
 {
 	struct scratch s = scratch_open();
 	scope_store struct warm_store *store = open_store(&s);
-	static const char *const kept[] = { "store/m/.tmp-dir",	 "store/m/.tmp-dir/file",
-					    "store/m/.tmp-fifo", "store/m/.tmp-link",
-					    "away/.tmp-1",	 "away/target" };
+	static const char *const kept[] = {
+		"store/m/.tmp-d111111111111111", "store/m/.tmp-d111111111111111/file",
+		"store/m/.tmp-f111111111111111", "store/m/.tmp-e111111111111111",
+		"away/.tmp-1111111111111111",	 "away/target"
+	};
 
 	put_dir(s.fd, "store/m");
-	put_old(&s, "store/m/.tmp-dir/file", 2 * DAY_MS);
-	assert_int_equal(mkfifoat(s.fd, "store/m/.tmp-fifo", 0600), 0);
-	put_old(&s, "away/.tmp-1", 2 * DAY_MS);
+	put_old(&s, "store/m/.tmp-d111111111111111/file", 2 * DAY_MS);
+	assert_int_equal(mkfifoat(s.fd, "store/m/.tmp-f111111111111111", 0600), 0);
+	put_old(&s, "away/.tmp-1111111111111111", 2 * DAY_MS);
 	put_old(&s, "away/target", 2 * DAY_MS);
-	assert_int_equal(symlinkat("../../away/target", s.fd, "store/m/.tmp-link"), 0);
+	assert_int_equal(symlinkat("../../away/target", s.fd, "store/m/.tmp-e111111111111111"), 0);
 	assert_int_equal(symlinkat("../../away", s.fd, "store/m/link"), 0);
 	for (size_t i = 0; i < COUNT(kept); i++)
 		set_times(s.fd, kept[i], 0, 0);
@@ -375,13 +385,13 @@ TEST(a_sweep_stays_below_its_prefix)
 	struct scratch s = scratch_open();
 	scope_store struct warm_store *store = open_store(&s);
 
-	put_old(&s, "store/m/v/.tmp-1", 2 * DAY_MS);
-	put_old(&s, "store/m2/v/.tmp-2", 2 * DAY_MS);
-	put_old(&s, "store/.tmp-3", 2 * DAY_MS);
+	put_old(&s, "store/m/v/.tmp-1111111111111111", 2 * DAY_MS);
+	put_old(&s, "store/m2/v/.tmp-2222222222222222", 2 * DAY_MS);
+	put_old(&s, "store/.tmp-3333333333333333", 2 * DAY_MS);
 	assert_int_equal(sweep(store, "m/", false), 1);
-	assert_false(is_there(s.fd, "store/m/v/.tmp-1"));
-	assert_true(is_there(s.fd, "store/m2/v/.tmp-2"));
-	assert_true(is_there(s.fd, "store/.tmp-3"));
+	assert_false(is_there(s.fd, "store/m/v/.tmp-1111111111111111"));
+	assert_true(is_there(s.fd, "store/m2/v/.tmp-2222222222222222"));
+	assert_true(is_there(s.fd, "store/.tmp-3333333333333333"));
 	assert_int_equal(sweep(store, "none/", false), 0);
 	scratch_close(&s);
 }
@@ -393,10 +403,10 @@ TEST(a_sweep_leaves_a_put_that_is_under_way)
 	size_t n = 99;
 
 	assert_int_equal(put(&s, store, "m/object", "1"), 0);
-	put_text(s.fd, "store/m/.tmp-now", "half");
+	put_text(s.fd, "store/m/.tmp-1234567890abcdef", "half");
 	assert_int_equal(warm_store_sweep(store, "", 60000, every_name, false, &n, NULL, NULL), 0);
 	assert_int_equal(n, 0);
-	assert_true(is_there(s.fd, "store/m/.tmp-now"));
+	assert_true(is_there(s.fd, "store/m/.tmp-1234567890abcdef"));
 	assert_true(is_there(s.fd, "store/m/object"));
 	scratch_close(&s);
 }
@@ -412,10 +422,10 @@ TEST(a_sweep_of_no_store_says_so_and_a_canceled_one_ends)
 	assert_int_equal(warm_store_sweep(store, "", DAY_MS, every_name, false, &n, NULL, NULL),
 			 WARM_NOT_FOUND);
 	assert_int_equal(n, 0);
-	put_old(&s, "store/m/.tmp-1", 2 * DAY_MS);
+	put_old(&s, "store/m/.tmp-1111111111111111", 2 * DAY_MS);
 	assert_int_equal(warm_store_sweep(store, "", DAY_MS, every_name, false, &n, &call, NULL),
 			 WARM_CANCELED);
-	assert_true(is_there(s.fd, "store/m/.tmp-1"));
+	assert_true(is_there(s.fd, "store/m/.tmp-1111111111111111"));
 	scratch_close(&s);
 }
 

@@ -745,7 +745,8 @@ TEST(a_sweep_aborts_uploads_that_were_begun_long_ago)
 	scope_store struct warm_store *store = open_s3("s3://bucket/team", s);
 	size_t n = 99;
 
-	assert_int_equal(warm_store_sweep(store, "m/", DAY_MS, every_name, false, &n, NULL, NULL), 0);
+	assert_int_equal(warm_store_sweep(store, "m/", DAY_MS, every_name, false, &n, NULL, NULL),
+			 0);
 	assert_int_equal(n, 2);
 	assert_int_equal(http_server_count(s), 3);
 	assert_request(s, 0, "GET /bucket/?prefix=team%2Fm%2F&uploads=");
@@ -795,7 +796,8 @@ TEST(a_sweep_follows_pages_by_their_markers)
 	scope_store struct warm_store *store = open_s3("s3://bucket", s);
 	size_t n = 99;
 
-	assert_int_equal(warm_store_sweep(store, "m/", DAY_MS, every_name, false, &n, NULL, NULL), 0);
+	assert_int_equal(warm_store_sweep(store, "m/", DAY_MS, every_name, false, &n, NULL, NULL),
+			 0);
 	assert_int_equal(n, 2);
 	assert_int_equal(http_server_count(s), 5);
 	assert_request(s, 2,
@@ -821,7 +823,8 @@ TEST(a_server_whose_pages_do_not_move_on_does_not_hold_a_sweep)
 	struct warm_call call = { .deadline_ms = warm_clock_ms() + 20000 };
 	size_t n = 99;
 
-	assert_int_equal(warm_store_sweep(store, "m/", DAY_MS, every_name, false, &n, &call, NULL), 0);
+	assert_int_equal(warm_store_sweep(store, "m/", DAY_MS, every_name, false, &n, &call, NULL),
+			 0);
 	assert_int_equal(n, 0);
 	assert_int_equal(http_server_count(s), 2);
 	/* More, and nothing that says where. */
@@ -832,7 +835,8 @@ TEST(a_server_whose_pages_do_not_move_on_does_not_hold_a_sweep)
 	};
 	scope_server struct http_server *other = CANNED(answers);
 	scope_store struct warm_store *bare = open_s3("s3://bucket", other);
-	assert_int_equal(warm_store_sweep(bare, "m/", DAY_MS, every_name, false, &n, &call, NULL), 0);
+	assert_int_equal(warm_store_sweep(bare, "m/", DAY_MS, every_name, false, &n, &call, NULL),
+			 0);
 	assert_int_equal(http_server_count(other), 1);
 }
 
@@ -866,11 +870,13 @@ TEST(a_sweep_that_is_refused_says_which_right_is_missing)
 	struct warm_error err = { 0 };
 	size_t n = 99;
 
-	assert_int_equal(warm_store_sweep(store, "", DAY_MS, every_name, false, &n, NULL, &err), WARM_DENIED);
+	assert_int_equal(warm_store_sweep(store, "", DAY_MS, every_name, false, &n, NULL, &err),
+			 WARM_DENIED);
 	assert_int_equal(n, 0);
 	assert_non_null(strstr(err.msg, "s3:ListBucketMultipartUploads"));
 	err = (struct warm_error){ 0 };
-	assert_int_equal(warm_store_sweep(store, "", DAY_MS, every_name, false, &n, NULL, &err), WARM_DENIED);
+	assert_int_equal(warm_store_sweep(store, "", DAY_MS, every_name, false, &n, NULL, &err),
+			 WARM_DENIED);
 	assert_int_equal(n, 1);
 	assert_non_null(strstr(err.msg, "s3:AbortMultipartUpload"));
 	assert_int_equal(http_server_count(s), 4);
@@ -890,8 +896,9 @@ TEST(a_sweep_whose_answer_is_something_else_is_corrupt)
 	size_t n = 99;
 
 	for (size_t i = 0; i < COUNT(answers); i++) {
-		assert_int_equal(warm_store_sweep(store, "", DAY_MS, every_name, false, &n, NULL, NULL),
-				 WARM_CORRUPT);
+		assert_int_equal(
+			warm_store_sweep(store, "", DAY_MS, every_name, false, &n, NULL, NULL),
+			WARM_CORRUPT);
 		assert_int_equal(n, 0);
 	}
 	assert_int_equal(http_server_count(s), COUNT(answers));
@@ -908,6 +915,29 @@ TEST(a_sweep_of_a_bucket_without_uploads_is_done)
 
 	assert_int_equal(warm_store_sweep(store, "", DAY_MS, every_name, false, &n, NULL, NULL), 0);
 	assert_int_equal(n, 0);
+}
+
+static void say_the_key_alone(void *arg, const struct http_request *request,
+			      struct http_reply *reply)
+{
+	(void)arg;
+	(void)request;
+	http_reply_text(
+		reply, 200,
+		UPLOADS("<IsTruncated>true</IsTruncated><NextKeyMarker>m/1</NextKeyMarker>"));
+	http_reply_header(reply, "Date: Tue, 15 Nov 1994 08:12:31 GMT");
+}
+
+TEST(a_server_that_knows_no_markers_does_not_hold_a_sweep)
+{
+	scope_server struct http_server *s = http_server_open(say_the_key_alone, NULL);
+	scope_store struct warm_store *store = open_s3("s3://bucket", s);
+	struct warm_call call = { .deadline_ms = warm_clock_ms() + 300 };
+	size_t n = 99;
+
+	assert_int_equal(warm_store_sweep(store, "m/", DAY_MS, every_name, true, &n, &call, NULL),
+			 0);
+	assert_true(http_server_count(s) <= 2);
 }
 
 int main(void)
@@ -941,6 +971,7 @@ int main(void)
 		cmocka_unit_test(a_sweep_that_is_refused_says_which_right_is_missing),
 		cmocka_unit_test(a_sweep_whose_answer_is_something_else_is_corrupt),
 		cmocka_unit_test(a_sweep_of_a_bucket_without_uploads_is_done),
+		cmocka_unit_test(a_server_that_knows_no_markers_does_not_hold_a_sweep),
 	};
 
 	return RUN(tests);
