@@ -95,7 +95,7 @@ static int gc(struct cli *cli, const char *argument, struct warm_error *err)
 	/* One who may not list uploads can delete versions all the same. */
 	if (plan.versions != NULL &&
 	    warm_gc_sweep(cli->store, prefix, opt->uploads_older_ms, !opt->delete, &uploads,
-			     &cli->call, &sweep_err) != 0)
+			  &cli->call, &sweep_err) != 0)
 		warm_notice(&warm_log_notices, "uploads", "%s", sweep_err.msg);
 	if (plan.versions != NULL && opt->json)
 		print_json(cli, &plan, uploads);

@@ -44,10 +44,13 @@ int warm_holder_take(const char *volume, int *ret_fd, struct warm_error *err)
 bool warm_holder_counts(const char *volume, int fd)
 {
 	scope_close int volume_fd = open(volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	scope_close int dir = -1;
+	const char *name = NULL;
 	struct stat held, named;
 
 	return volume_fd >= 0 && fstat(fd, &held) == 0 &&
-	       fstatat(volume_fd, HOLDER_PATH, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       warm_beneath_parent(volume_fd, HOLDER_PATH, &dir, &name, NULL) == 0 &&
+	       fstatat(dir, name, &named, AT_SYMLINK_NOFOLLOW) == 0 &&
 	       held.st_dev == named.st_dev && held.st_ino == named.st_ino;
 }
 

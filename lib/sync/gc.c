@@ -84,36 +84,42 @@ static void take_by_size(const struct warm_gc_options *o, struct warm_gc_plan *p
 
 /* ---- shields ---- */
 
-static int is_complete(const struct warm_gc_options *o, const struct warm_key *key,
-		       bool *ret_complete, const struct warm_call *call, struct warm_error *err)
+enum mark { MARKED, UNMARKED, UNKNOWN };
+
+/* A layer that we can't read, of a newer format perhaps, may carry the mark. */
+static int look_for_mark(const struct warm_gc_options *o, const struct warm_key *key,
+			 enum mark *ret_mark, const struct warm_call *call, struct warm_error *err)
 {
 	scope_catalog struct warm_catalog c = { 0 };
 	int rc = warm_catalog_list(&c, o->store, key, false, call, err);
 
 	if (rc == 0)
 		rc = warm_catalog_read(&c, o->store, NULL, call, err);
-	/* A layer that we can't read, of a newer format perhaps, may carry the mark. */
-	*ret_complete = rc == 0 && (warm_catalog_complete(&c) != NULL || c.refused > 0);
+	*ret_mark = rc == 0 && warm_catalog_complete(&c) != NULL ? MARKED
+		    : c.refused > 0				 ? UNKNOWN
+								 : UNMARKED;
 	return rc;
 }
 
-/* The first complete one of each model and platform, newest first. */
+/* The first complete one of each model and platform, newest first, and those before it that may
+ * be complete. */
 static int shield_complete(const struct warm_gc_options *o, struct warm_gc_plan *plan,
 			   const struct warm_call *call, struct warm_error *err)
 {
+	scope_free enum mark *marks = calloc(plan->n + 1, sizeof(*marks));
+
+	if (marks == NULL)
+		return warm_error_nomem(err, plan->n * sizeof(*marks));
 	for (size_t i = 0; i < plan->n; i++) {
 		struct warm_gc_version *v = &plan->versions[i];
 		bool found = false;
 		for (size_t k = 0; k < i && !found; k++)
-			found = of_one_kind(&plan->versions[k], v) &&
-				plan->versions[k].shield == WARM_GC_NEWEST_COMPLETE;
-		if (found)
-			continue;
-		bool complete;
-		int rc = is_complete(o, &v->listed.key, &complete, call, err);
+			found = of_one_kind(&plan->versions[k], v) && marks[k] == MARKED;
+		marks[i] = UNMARKED;
+		int rc = found ? 0 : look_for_mark(o, &v->listed.key, &marks[i], call, err);
 		if (rc != 0)
 			return rc;
-		if (complete)
+		if (marks[i] != UNMARKED)
 			v->shield = WARM_GC_NEWEST_COMPLETE;
 	}
 	return 0;
@@ -197,7 +203,7 @@ static int delete_version(const struct warm_gc_options *o, struct warm_gc_versio
 	int rc = warm_catalog_list(&c, o->store, &v->listed.key, false, call, err);
 
 	if (rc == 0 && v->reason != WARM_GC_NAME &&
-	    warm_id_compare(c.newest, v->listed.newest) > 0) {
+	    (warm_id_compare(c.newest, v->listed.newest) > 0 || c.n_layers > v->listed.n_layers)) {
 		v->shield = WARM_GC_YOUNG;
 		return 0;
 	}
