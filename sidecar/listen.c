@@ -147,7 +147,7 @@ static int split(const char *address, char host[256], char port[16], struct warm
 
 static int bind_socket(const char *address, int *ret_fd, struct warm_error *err)
 {
-	char host[256], port[16];
+	char host[256] = "", port[16] = "";
 	struct addrinfo hints = { .ai_flags = AI_PASSIVE | AI_NUMERICSERV,
 				  .ai_socktype = SOCK_STREAM },
 			*list = NULL;
