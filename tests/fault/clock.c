@@ -3,7 +3,8 @@
  * libclock.so: the program lives in a time of its own. LD_PRELOAD it; nothing in the program under
  * test knows of it. Without one of these variables time is as it is:
  *
- *	WARM_CLOCK_OFFSET=S     the wall clock is S seconds off
+ *	WARM_CLOCK_OFFSET=S     the wall clock is S seconds off; alone it leaves time() and
+ *	                        gettimeofday(), by which TLS looks at certificates
  *	WARM_CLOCK_RATE=R       all time runs R times as fast, from the start on: 1440 is a day in
  *	                        a minute. R may be a fraction
  *	WARM_CLOCK_JUMP_FILE=F  the wall clock is as many seconds further as F says (a number, may
@@ -304,6 +305,8 @@ static double number(const char *name, double otherwise)
 	return text != NULL && text[0] != '\0' ? strtod(text, NULL) : otherwise;
 }
 
+static bool only_offset;
+
 __attribute__((constructor)) static void start(void)
 {
 	const char *file = getenv("WARM_CLOCK_STATE");
@@ -313,6 +316,7 @@ __attribute__((constructor)) static void start(void)
 	rate = number("WARM_CLOCK_RATE", 1);
 	jump_file = getenv("WARM_CLOCK_JUMP_FILE");
 	controlled = file != NULL;
+	only_offset = rate == 1 && jump_file == NULL && !controlled;
 	if (offset_ns == 0 && rate == 1 && jump_file == NULL && !controlled)
 		return;
 	if (controlled && ((fd = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0666)) < 0 ||
@@ -361,7 +365,10 @@ EXPORT int gettimeofday(struct timeval *ret, void *zone)
 	struct timespec t;
 
 	(void)zone;
-	clock_gettime(CLOCK_REALTIME, &t);
+	if (only_offset)
+		t = timespec_of(raw_ns(CLOCK_REALTIME));
+	else
+		clock_gettime(CLOCK_REALTIME, &t);
 	*ret = (struct timeval){ t.tv_sec, t.tv_nsec / 1000 };
 	return 0;
 }
@@ -370,7 +377,10 @@ EXPORT time_t time(time_t *ret)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_REALTIME, &t);
+	if (only_offset)
+		t = timespec_of(raw_ns(CLOCK_REALTIME));
+	else
+		clock_gettime(CLOCK_REALTIME, &t);
 	if (ret != NULL)
 		*ret = t.tv_sec;
 	return t.tv_sec;

@@ -83,7 +83,9 @@ class S3(Kind):
 
     def url(self, ctx, path, write):
         below = _below(self.parent, path)
-        return path if below is None else self._server.url(below)
+        # versitygw keeps what came of an unsigned upload by TLS that was cut.
+        more = {"payload": "signed"} if self._server.tls else {}
+        return path if below is None else self._server.url(below, **more)
 
 
 class Http(Kind):
