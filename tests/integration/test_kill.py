@@ -193,7 +193,8 @@ def sidecar_killed_at_random_times_while_a_model_writes(t):
         if t.quick and n >= 20 and len(seen) > 3:
             break
         s = t.sidecar("--settle=0", "--interval=0s", volume=t.volume)
-        time.sleep(t.random.uniform(0.005, 0.2))
+        # Later and later, so that a slow machine gets to its puts as well.
+        time.sleep(t.random.uniform(0.005, 0.2 + n / 200))
         if n % 3 == 0:
             s.signal(signal.SIGTERM)
             time.sleep(t.random.uniform(0, 0.03))
