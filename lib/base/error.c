@@ -122,6 +122,16 @@ int warm_error_nomem(struct warm_error *err, size_t bytes)
 	return warm_error_set(err, WARM_NO_MEMORY, "out of memory for %zu bytes", bytes);
 }
 
+void warm_error_keep_first(int *rc, struct warm_error *err, int next,
+			   const struct warm_error *next_err)
+{
+	if (*rc != 0 || next == 0)
+		return;
+	*rc = next;
+	if (err != NULL)
+		*err = *next_err;
+}
+
 const char *warm_status_name(int status)
 {
 	for (size_t i = 0; i < sizeof(statuses) / sizeof(statuses[0]); i++)

@@ -55,6 +55,10 @@ void warm_error_context(struct warm_error *err, const char *fmt, ...) WARM_PRINT
 /* WARM_NO_MEMORY, with the size that could not be had. */
 int warm_error_nomem(struct warm_error *err, size_t bytes);
 
+/* For work that goes on after a failure: `*rc` and `err` keep the first one of several. */
+void warm_error_keep_first(int *rc, struct warm_error *err, int next,
+			   const struct warm_error *next_err);
+
 /* "corrupt", "denied", ...: one word, for metrics and results. Static storage. */
 const char *warm_status_name(int status);
 

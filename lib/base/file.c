@@ -59,6 +59,13 @@ static size_t sequence_bytes(const unsigned char *p)
 	return n;
 }
 
+const char *warm_path_base(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash != NULL ? slash + 1 : path;
+}
+
 const char *warm_path_printable(const char *text, char *ret_text, size_t bytes)
 {
 	size_t at = 0;

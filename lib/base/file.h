@@ -26,6 +26,9 @@
  * or ".." component, none over 255 bytes, no NUL, at most PATH_MAX with its end. INVALID else. */
 int warm_path_check(const char *path, size_t bytes, struct warm_error *err) WARM_CHECKED;
 
+/* The last component of `path`. */
+const char *warm_path_base(const char *path);
+
 /* Make `text` printable: control bytes and broken UTF-8 lead bytes as \xNN. Returns `ret_text`. */
 const char *warm_path_printable(const char *text, char *ret_text, size_t bytes);
 

@@ -402,13 +402,6 @@ static bool ends_with(const char *text, const char *end)
 	return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-static const char *base_name(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash != NULL ? slash + 1 : path;
-}
-
 static bool is_elf_name(const char *path)
 {
 	return ends_with(path, ".so") || ends_with(path, ".cubin") || ends_with(path, ".o");
@@ -489,7 +482,7 @@ static enum warm_whole triton_is_whole(int volume_fd, const char *group, const c
 	bool manifest = false;
 
 	for (size_t i = 0; i < n; i++) {
-		const char *name = base_name(paths[i]);
+		const char *name = warm_path_base(paths[i]);
 		if (strncmp(name, "__grp__", 7) != 0)
 			continue;
 		manifest = true;
@@ -511,7 +504,7 @@ static enum warm_whole triton_is_whole(int volume_fd, const char *group, const c
 	if (manifest)
 		return WARM_WHOLE_YES;
 	/* Without __grp__ a directory holds one file that was renamed into it. */
-	const char *name = base_name(paths[0]);
+	const char *name = warm_path_base(paths[0]);
 	if (n == 1 && (ends_with(name, ".so") || ends_with(name, ".autotune.json")))
 		return WARM_WHOLE_YES;
 	return no(ret_why, why_bytes, "no __grp__ file yet");
@@ -576,7 +569,7 @@ static enum warm_whole flashinfer_is_whole(int volume_fd, const char *group,
 
 	if (has_file(group, "meta.json", paths, n)) /* CuTe-DSL: its commit marker */
 		return WARM_WHOLE_YES;
-	snprintf(target, sizeof(target), "%.250s.so", base_name(group));
+	snprintf(target, sizeof(target), "%.250s.so", warm_path_base(group));
 	if (!has_file(group, target, paths, n))
 		return no(ret_why, why_bytes, "%s is not linked yet", target);
 	snprintf(path, sizeof(path), "%s/.ninja_log", group);
@@ -700,7 +693,7 @@ enum warm_whole warm_profile_whole(int volume_fd, enum warm_profile profile, uns
 		all_elf = all_elf && elf;
 		if (elf && !elf_is_whole(volume_fd, paths[i]))
 			return no(ret_why, why_bytes, "%s is cut short or no ELF file",
-				  base_name(paths[i]));
+				  warm_path_base(paths[i]));
 	}
 	switch (profile) {
 	case WARM_PROFILE_TRITON:

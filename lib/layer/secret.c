@@ -245,13 +245,6 @@ const char *warm_secret_in(const char *text, size_t bytes)
 
 /* ---- files ---- */
 
-static const char *base_name(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash != NULL ? slash + 1 : path;
-}
-
 /* Compilers' own output is text, too, and large: it is made of the program, not of the
  * environment. */
 static bool is_compiled(const char *name)
@@ -294,7 +287,7 @@ static bool search_file(int dir_fd, const char *path, char *ret_what, size_t wha
 	scope_close int fd = -1;
 	scope_free char *piece = NULL;
 
-	if (is_compiled(base_name(path)) || warm_beneath_read(dir_fd, path, &fd, NULL) != 0)
+	if (is_compiled(warm_path_base(path)) || warm_beneath_read(dir_fd, path, &fd, NULL) != 0)
 		return false;
 	piece = malloc(PIECE_BYTES);
 	const char *what = piece != NULL ? search(fd, piece) : "no memory to look";
@@ -308,7 +301,7 @@ bool warm_secret_find(int dir_fd, const char *path, char *ret_what, size_t what_
 	scope_free char *text = NULL;
 	size_t bytes = 0;
 
-	if (strcmp(base_name(path), "cache_key_factors.json") != 0)
+	if (strcmp(warm_path_base(path), "cache_key_factors.json") != 0)
 		return search_file(dir_fd, path, ret_what, what_bytes);
 	json_t *root = NULL;
 	if (warm_beneath_load(dir_fd, path, FACTORS_BYTES, &text, &bytes, NULL) == 0)

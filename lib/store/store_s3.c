@@ -348,15 +348,19 @@ struct page {
 				* come last */
 };
 
+static int keep_text(char **to, const char *text, struct warm_error *err)
+{
+	free(*to);
+	*to = strdup(text);
+	return *to == NULL ? warm_error_nomem(err, strlen(text)) : 0;
+}
+
 static int take_listed(void *arg, const char *path, const char *text, struct warm_error *err)
 {
 	struct page *p = arg;
 
 	if (strcmp(path, "ListBucketResult/Contents/Key") == 0) {
-		free(p->key);
-		p->key = strdup(text);
-		if (p->key == NULL)
-			return warm_error_nomem(err, strlen(text));
+		return keep_text(&p->key, text, err);
 	} else if (strcmp(path, "ListBucketResult/Contents/Size") == 0) {
 		p->bytes = strtoull(text, NULL, 10);
 	} else if (strcmp(path, "ListBucketResult/Contents/LastModified") == 0) {
@@ -379,10 +383,7 @@ static int take_listed(void *arg, const char *path, const char *text, struct war
 	} else if (strcmp(path, "ListBucketResult/EncodingType") == 0) {
 		p->encoded = strcmp(text, "url") == 0;
 	} else if (strcmp(path, "ListBucketResult/NextContinuationToken") == 0) {
-		free(p->token);
-		p->token = strdup(text);
-		if (p->token == NULL)
-			return warm_error_nomem(err, strlen(text));
+		return keep_text(&p->token, text, err);
 	}
 	return 0;
 }
@@ -773,13 +774,6 @@ struct uploads {
 	struct warm_buf found; /* of this page: keys and ids */
 	size_t *swept;
 };
-
-static int keep_text(char **to, const char *text, struct warm_error *err)
-{
-	free(*to);
-	*to = strdup(text);
-	return *to == NULL ? warm_error_nomem(err, strlen(text)) : 0;
-}
 
 static int take_unended(void *arg, const char *path, const char *text, struct warm_error *err)
 {

@@ -22,19 +22,11 @@ struct search {
 	int volume_fd;
 	const char *mount;
 	const struct warm_scan *scan;
-	const struct warm_ledger *ledger;
 	struct warm_buf *text;
 	unsigned causes;
 	bool *restored; /* of each group of the scan */
 	size_t n_made;
 };
-
-static const char *base_name(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash != NULL ? slash + 1 : path;
-}
 
 static struct warm_buf *cause(struct search *s)
 {
@@ -237,12 +229,12 @@ static json_t *load_json(const struct search *s, const char *path)
 
 static bool is_factors(const char *path)
 {
-	return strcmp(base_name(path), "cache_key_factors.json") == 0;
+	return strcmp(warm_path_base(path), "cache_key_factors.json") == 0;
 }
 
 static bool is_metadata(const char *path)
 {
-	const char *name = base_name(path);
+	const char *name = warm_path_base(path);
 	size_t n = strlen(name);
 
 	return n > 5 && strcmp(name + n - 5, ".json") == 0 && strncmp(name, "__grp__", 7) != 0;
@@ -271,7 +263,7 @@ static void compare_factors(struct search *s, const char *path, enum warm_profil
 		const struct warm_scan_group *g = &s->scan->groups[i];
 		const char *other = s->restored[i] && g->profile == profile ? factors_of(s, g)
 									    : NULL;
-		if (other == NULL || strcmp(base_name(other), base_name(path)) != 0)
+		if (other == NULL || strcmp(warm_path_base(other), warm_path_base(path)) != 0)
 			continue;
 		if (looked++ == RESTORED_LOOKED_AT)
 			break;
@@ -289,7 +281,7 @@ static void compare_factors(struct search *s, const char *path, enum warm_profil
 	}
 	json_decref(now);
 	if (best.n != UINT32_MAX && !best.text.failed) {
-		warm_buf_printf(cause(s), "%s: %.*s", base_name(path), (int)best.text.bytes,
+		warm_buf_printf(cause(s), "%s: %.*s", warm_path_base(path), (int)best.text.bytes,
 				(const char *)best.text.data);
 		if (best.n > DIFFERENCES)
 			warm_buf_printf(s->text, ", and %u more", best.n - DIFFERENCES);
@@ -308,7 +300,7 @@ static void look_at_factors(struct search *s, enum warm_profile profile)
 									    : NULL;
 		bool again = path == NULL;
 		for (size_t k = 0; !again && k < n; k++)
-			again = strcmp(base_name(told[k]), base_name(path)) == 0;
+			again = strcmp(warm_path_base(told[k]), warm_path_base(path)) == 0;
 		if (again)
 			continue;
 		told[n++] = path;
@@ -319,7 +311,7 @@ static void look_at_factors(struct search *s, enum warm_profile profile)
 /* <inductor>/cache/<hash of device, CUDA and Triton>: its name is all that it tells. */
 static const char *system_key_of(const struct warm_scan_group *g)
 {
-	const char *name = base_name(g->name);
+	const char *name = warm_path_base(g->name);
 
 	if (g->profile != WARM_PROFILE_INDUCTOR || name - g->name < 7 || strlen(name) < 32)
 		return NULL;
@@ -404,7 +396,7 @@ void warm_inert_explain(int volume_fd, const char *mount, const struct warm_scan
 			const struct warm_ledger *ledger, struct warm_buf *text)
 {
 	scope_free bool *restored = calloc(scan->n_groups + 1, sizeof(*restored));
-	struct search s = { volume_fd, mount, scan, ledger, text, 0, restored, 0 };
+	struct search s = { volume_fd, mount, scan, text, 0, restored, 0 };
 
 	if (restored == NULL)
 		return;

@@ -101,16 +101,6 @@ static int move_group(int volume_fd, const struct warm_ledger_group *g, struct w
 	return 0;
 }
 
-/* One that can't be moved keeps no other back. */
-static void keep_first(int *rc, struct warm_error *err, int next, const struct warm_error *next_err)
-{
-	if (*rc != 0 || next == 0)
-		return;
-	*rc = next;
-	if (err != NULL)
-		*err = *next_err;
-}
-
 int warm_quarantine_run(const char *volume, size_t *ret_groups, struct warm_error *err)
 {
 	scope_ledger struct warm_ledger ledger = { 0 }, held = { 0 };
@@ -150,11 +140,11 @@ int warm_quarantine_run(const char *volume, size_t *ret_groups, struct warm_erro
 		int moved = move_group(fd, &ledger.groups[i], &one);
 		gone[i] = moved == 0;
 		n += moved == 0;
-		keep_first(&rc, err, moved, &one);
+		warm_error_keep_first(&rc, err, moved, &one);
 	}
 	warm_ledger_drop(&ledger, gone);
 	struct warm_error save_err = { 0 };
-	keep_first(&rc, err, warm_ledger_save(&ledger, fd, &save_err), &save_err);
+	warm_error_keep_first(&rc, err, warm_ledger_save(&ledger, fd, &save_err), &save_err);
 	*ret_groups = n;
 	if (rc != 0)
 		warm_error_context(err, "volume %s", volume);

@@ -643,15 +643,6 @@ static int move_unit(struct restore *r, const char *below, const char *path, siz
 	return rc == WARM_NOT_FOUND ? 0 : rc;
 }
 
-static void keep_first(int *rc, struct warm_error *err, int next, const struct warm_error *next_err)
-{
-	if (*rc != 0 || next == 0)
-		return;
-	*rc = next;
-	if (err != NULL)
-		*err = *next_err;
-}
-
 static int compare_strings(const void *a, const void *b)
 {
 	return strcmp(*(char *const *)a, *(char *const *)b);
@@ -692,7 +683,7 @@ static int merge_dir(struct merge *m, int from_fd, int to_fd, size_t at, struct 
 						  compare_strings) != NULL))
 			continue;
 		if (rc != WARM_EXISTS) {
-			keep_first(&first, err, rc, &move_err);
+			warm_error_keep_first(&first, err, rc, &move_err);
 			continue; /* one that can't be moved keeps no other out */
 		}
 		scope_close int from = openat(from_fd, e->d_name,
@@ -702,16 +693,17 @@ static int merge_dir(struct merge *m, int from_fd, int to_fd, size_t at, struct 
 		if (from < 0 || to < 0) {
 			/* A file, or something else of the model's; else we could not look. */
 			if (errno != ENOTDIR && errno != ELOOP && errno != ENOENT)
-				keep_first(&first, err,
-					   warm_error_errno(&move_err, errno, "open %s", m->path),
-					   &move_err);
+				warm_error_keep_first(
+					&first, err,
+					warm_error_errno(&move_err, errno, "open %s", m->path),
+					&move_err);
 			continue;
 		}
 		m->path[at + n] = '/';
 		m->path[at + n + 1] = '\0';
 		rc = merge_dir(m, from, to, at + n + 1, &move_err);
 		if (rc != 0)
-			keep_first(&first, err, rc, &move_err);
+			warm_error_keep_first(&first, err, rc, &move_err);
 	}
 	return first;
 }
@@ -779,7 +771,7 @@ static int move_groups(struct restore *r, const bool *take, struct warm_error *e
 		struct warm_error one = { 0 };
 		int moved = move_twins(r, w, &one);
 		if (moved != 0) {
-			keep_first(&rc, err, moved, &one);
+			warm_error_keep_first(&rc, err, moved, &one);
 			w->fetched = false;
 		}
 	}
@@ -787,7 +779,7 @@ static int move_groups(struct restore *r, const bool *take, struct warm_error *e
 	struct warm_error clear_err = { 0 };
 	int cleared = clear_unfinished(r, take, &clear_err);
 	if (cleared != 0) {
-		keep_first(&rc, err, cleared, &clear_err);
+		warm_error_keep_first(&rc, err, cleared, &clear_err);
 		return rc;
 	}
 	m.units = calloc(n_units + 1, sizeof(*m.units));
@@ -814,7 +806,7 @@ static int move_groups(struct restore *r, const bool *take, struct warm_error *e
 		struct warm_error merge_err = { 0 };
 		int merged = merge_dir(&m, from, r->volume_fd, 0, &merge_err);
 		if (merged != 0)
-			keep_first(&rc, err, merged, &merge_err);
+			warm_error_keep_first(&rc, err, merged, &merge_err);
 	}
 	for (size_t i = 0; i < m.n_units; i++)
 		free(m.units[i]);
@@ -943,11 +935,11 @@ static int run(struct restore *r, struct warm_error *err)
 		if (rc == 0)
 			rc = fetch_catalog(r, &r->own, take, err);
 		if (rc == 0 || rc == WARM_CORRUPT || rc == WARM_NOT_FOUND) {
-			keep_first(&first, &first_err, rc, err);
+			warm_error_keep_first(&first, &first_err, rc, err);
 			rc = fetch_catalog(r, &r->other, take, err);
 		}
 		result->fetch_ms = warm_clock_ms() - start;
-		keep_first(&first, &first_err, rc, err);
+		warm_error_keep_first(&first, &first_err, rc, err);
 		/* What is whole goes in, whatever stopped the rest. */
 		start = warm_clock_ms();
 		for (size_t i = 0; i < r->n_wanted; i++)
@@ -971,7 +963,7 @@ static int run(struct restore *r, struct warm_error *err)
 			result->bytes += size_of(&r->wanted[i]);
 			fallback += r->wanted[i].fallback;
 		}
-		keep_first(&first, &first_err, rc, err);
+		warm_error_keep_first(&first, &first_err, rc, err);
 		if (remove_stage(r, NULL) != 0)
 			warm_notice(r->o->notices, "stage",
 				    "%s/" STAGE " can't be removed; the next run will",
