@@ -29,6 +29,7 @@ objects = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1)/*.c))
 BASE := $(call objects,lib/base)
 KERNEL := $(call objects,lib/kernel)
 SYNC := $(BASE) $(KERNEL) $(call objects,lib/layer) $(call objects,lib/store) $(call objects,lib/sync)
+KUBE := $(call objects,lib/kube)
 COMPILER := $(BASE) $(KERNEL) $(call objects,compiler)
 HELPER := $(BASE) $(KERNEL) $(call objects,compiler/helper) \
 	$(addprefix $(B)/obj/compiler/,cacheable.o native.o wire.o)
@@ -55,11 +56,12 @@ $(B)/obj/lib/base/hash_avx2.o: FILE_CFLAGS = $(if $(findstring x86_64,$(shell $(
 link = @mkdir -p $(@D); echo "  LINK $@"
 $(B)/bin/warmcache-init: $(B)/obj/initcache/init.o $(SYNC)
 $(B)/bin/warmcache-sidecar: $(call objects,sidecar) $(SYNC)
-$(B)/bin/warmcache: $(call objects,cli) $(SYNC)
+$(B)/bin/warmcache: $(call objects,cli) $(SYNC) $(KUBE)
 $(B)/bin/warmcache-init $(B)/bin/warmcache-sidecar $(B)/bin/warmcache:
 	$(link)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(SYNC_LIBS) $(LIBS)
 $(B)/bin/warmcache-sidecar: LIBS := -lmicrohttpd
+$(B)/bin/warmcache: LIBS := -lyaml
 
 # The helper exports its fopen, so that libnvrtc's calls arrive there. A compiler other than
 # Debian's may link programs for a fixed address.
@@ -114,6 +116,9 @@ $(B)/tests/test_%: $(B)/obj/tests/unit/test_%.o $(TEST_OBJECTS) $(SYNC) $(filter
 SIDECAR_TESTS := $(addprefix $(B)/tests/test_,holder listen metrics ready watch)
 $(SIDECAR_TESTS): $(filter-out %/sidecar.o,$(call objects,sidecar))
 $(SIDECAR_TESTS): LIBS := -lmicrohttpd
+KUBE_TESTS := $(addprefix $(B)/tests/test_,$(notdir $(basename $(wildcard lib/kube/*.c))))
+$(KUBE_TESTS): $(KUBE)
+$(KUBE_TESTS): LIBS := -lyaml
 $(B)/tests/test_dropin: $(B)/obj/dropin/13.o
 $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(if $(FUZZER),,$(B)/obj/tests/fuzz/replay.o) $(SYNC)
 	$(link)
@@ -185,7 +190,7 @@ dist: setup
 
 # ---- style ----
 
-SOURCES := $(shell find lib initcache sidecar compiler cli tests bench -name '*.[ch]' -o -name '*.cpp' 2>/dev/null)
+SOURCES := $(shell find lib initcache sidecar compiler cli k8s tests bench -name '*.[ch]' -o -name '*.cpp' 2>/dev/null)
 .PHONY: lint format
 lint:
 	$(Q)scripts/check-layers
