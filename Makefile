@@ -34,7 +34,7 @@ COMPILER := $(BASE) $(KERNEL) $(call objects,compiler)
 HELPER := $(BASE) $(KERNEL) $(call objects,compiler/helper) \
 	$(addprefix $(B)/obj/compiler/,cacheable.o native.o wire.o)
 
-PROGRAMS := $(addprefix $(B)/bin/,warmcache warmcache-init warmcache-sidecar warmcache-nvrtc)
+PROGRAMS := $(addprefix $(B)/bin/,warmcache warmcache-init warmcache-sidecar warmcache-prewarm warmcache-nvrtc)
 LIBRARIES := $(addprefix $(B)/lib/,libwarmcache-compiler.a libwarmcache-compiler.so \
 	nvrtc/libnvrtc.so.12 nvrtc/libnvrtc.so.13)
 UNIT := $(patsubst tests/unit/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c))
@@ -57,11 +57,12 @@ link = @mkdir -p $(@D); echo "  LINK $@"
 $(B)/bin/warmcache-init: $(B)/obj/initcache/init.o $(SYNC)
 $(B)/bin/warmcache-sidecar: $(call objects,sidecar) $(SYNC)
 $(B)/bin/warmcache: $(call objects,cli) $(SYNC) $(KUBE)
-$(B)/bin/warmcache-init $(B)/bin/warmcache-sidecar $(B)/bin/warmcache:
+$(B)/bin/warmcache-prewarm: $(call objects,k8s) $(SYNC) $(KUBE)
+$(B)/bin/warmcache-init $(B)/bin/warmcache-sidecar $(B)/bin/warmcache $(B)/bin/warmcache-prewarm:
 	$(link)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(SYNC_LIBS) $(LIBS)
 $(B)/bin/warmcache-sidecar: LIBS := -lmicrohttpd
-$(B)/bin/warmcache: LIBS := -lyaml
+$(B)/bin/warmcache $(B)/bin/warmcache-prewarm: LIBS := -lyaml
 
 # The helper exports its fopen, so that libnvrtc's calls arrive there. A compiler other than
 # Debian's may link programs for a fixed address.
@@ -113,7 +114,7 @@ TEST_OBJECTS := $(call objects,tests/support)
 $(B)/tests/test_%: $(B)/obj/tests/unit/test_%.o $(TEST_OBJECTS) $(SYNC) $(filter-out $(BASE) $(KERNEL),$(COMPILER))
 	$(link)
 	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ -lcmocka $(SYNC_LIBS) $(LIBS) -ldl
-SIDECAR_TESTS := $(addprefix $(B)/tests/test_,holder listen metrics ready watch)
+SIDECAR_TESTS := $(addprefix $(B)/tests/test_,holder listen metrics watch)
 $(SIDECAR_TESTS): $(filter-out %/sidecar.o,$(call objects,sidecar))
 $(SIDECAR_TESTS): LIBS := -lmicrohttpd
 KUBE_TESTS := $(addprefix $(B)/tests/test_,$(notdir $(basename $(wildcard lib/kube/*.c))))
@@ -203,7 +204,7 @@ format:
 # ---- install ----
 
 .PHONY: install clean
-MAN_PAGES := $(patsubst %,$(B)/man/%.1,warmcache warmcache-init warmcache-sidecar)
+MAN_PAGES := $(patsubst %,$(B)/man/%.1,warmcache warmcache-init warmcache-sidecar warmcache-prewarm)
 $(B)/man/%.1: $(B)/bin/%
 	@mkdir -p $(@D)
 	$(Q)$< --print-man > $@

@@ -3,12 +3,10 @@
  * warmcache inject: add warmcache to the workloads of a manifest, or take it out again.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/cli.h"
-#include "lib/base/file.h"
 #include "lib/base/log.h"
 #include "lib/kube/yaml.h"
 
@@ -16,28 +14,8 @@ struct work {
 	struct cli *cli;
 	struct warm_inject_options options;
 	size_t templates, served; /* found; those with a container of the name given */
-	size_t lines;		  /* where the document begins */
 	const char *file;
 };
-
-static int load(const char *path, struct warm_buf *ret_text, struct warm_error *err)
-{
-	char data[65536];
-	scope_close int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO)
-						    : open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n;
-
-	if (fd < 0)
-		return warm_error_errno(err, errno, "%s", path);
-	while ((n = read(fd, data, sizeof(data))) > 0) {
-		warm_buf_put(ret_text, data, (size_t)n);
-		if (ret_text->bytes > WARM_YAML_BYTES)
-			break; /* the parser says so */
-	}
-	if (n < 0)
-		return warm_error_errno(err, errno, "%s", path);
-	return ret_text->failed ? warm_error_nomem(err, ret_text->bytes) : 0;
-}
 
 static void tell(const struct warm_template *template, const struct warm_inject_report *r)
 {
@@ -151,7 +129,7 @@ static int run(struct cli *cli, const char *argument, struct warm_error *err)
 	if (!o->remove)
 		rc = warm_inject_take(&o->inject, &w.options, err);
 	if (rc == 0)
-		rc = load(argument, &text, err);
+		rc = warm_yaml_read(argument, &text, err);
 	if (rc == 0)
 		rc = warm_yaml_parse(w.file, (const char *)text.data, text.bytes, &yaml, err);
 	if (rc != 0)

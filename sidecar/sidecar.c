@@ -32,7 +32,7 @@
 #include "lib/sync/target.h"
 #include "sidecar/holder.h"
 #include "sidecar/listen.h"
-#include "sidecar/ready.h"
+#include "lib/sync/ready.h"
 #include "sidecar/watch.h"
 
 enum {

@@ -115,14 +115,14 @@ struct warm_inject_flags {
 		  "NAME=VALUE",                                                                    \
 		  "A variable for our containers. Repeatable." },                                  \
 		{ "ready-url",                                                                     \
-		  NULL,                                                                            \
+		  "WARM_READY_URL",                                                                \
 		  WARM_OPTION_STRING,                                                              \
 		  &(o).ready_url,                                                                  \
 		  NULL,                                                                            \
 		  "URL",                                                                           \
 		  "Where the model says that it is ready, e.g. http://127.0.0.1:8000/health." },   \
 		{ "ready-match",                                                                   \
-		  NULL,                                                                            \
+		  "WARM_READY_MATCH",                                                              \
 		  WARM_OPTION_STRING,                                                              \
 		  &(o).ready_match,                                                                \
 		  NULL,                                                                            \

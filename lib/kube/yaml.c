@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -717,6 +718,24 @@ size_t warm_yaml_line(const struct warm_yaml *yaml, size_t document)
 void warm_yaml_replace(struct warm_yaml *yaml, size_t document, json_t *value)
 {
 	yaml->documents[document].wanted = value;
+}
+
+int warm_yaml_read(const char *path, struct warm_buf *ret_text, struct warm_error *err)
+{
+	char data[65536];
+	scope_close int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO)
+						    : open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : 0;
+
+	while (fd >= 0 && (n = read(fd, data, sizeof(data))) > 0) {
+		warm_buf_put(ret_text, data, (size_t)n);
+		if (ret_text->bytes > WARM_YAML_BYTES)
+			return warm_error_set(err, WARM_LIMIT, "%.200s: over %d MiB", path,
+					      WARM_YAML_BYTES >> 20);
+	}
+	if (n < 0)
+		return warm_error_errno(err, errno, "%.200s", path);
+	return ret_text->failed ? warm_error_nomem(err, ret_text->bytes) : 0;
 }
 
 /* ---- emitting ---- */

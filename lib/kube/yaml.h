@@ -22,6 +22,10 @@
 
 enum { WARM_YAML_DEPTH = 100, WARM_YAML_BYTES = 16 << 20 };
 
+/* Read a file, or standard input for "-". */
+int warm_yaml_read(const char *path, struct warm_buf *ret_text,
+		   struct warm_error *err) WARM_CHECKED;
+
 struct warm_yaml; /* a file of documents */
 
 /* Errors: INVALID with `name`, line and column and what is wrong; LIMIT for more than

@@ -216,6 +216,17 @@ void warm_catalog_fold(struct warm_catalog *catalog)
 	}
 }
 
+bool warm_catalog_has_mark(const struct warm_catalog *catalog, const char *mark)
+{
+	for (size_t i = 0; i < catalog->n_layers; i++) {
+		const struct warm_layer *l = &catalog->layers[i];
+		if (l->index != NULL && !l->covered && l->index->complete != NULL &&
+		    (mark[0] == '\0' || strcmp(mark, l->index->complete) == 0))
+			return true;
+	}
+	return false;
+}
+
 const char *warm_catalog_complete(const struct warm_catalog *catalog)
 {
 	for (size_t i = 0; i < catalog->n_layers; i++) {

@@ -41,6 +41,8 @@ void warm_catalog_fold(struct warm_catalog *catalog);
 
 /* The newest layer's complete mark among those that count; NULL: the key isn't complete. */
 const char *warm_catalog_complete(const struct warm_catalog *catalog);
+/* Whether one that counts has the mark `mark`; "": any. */
+bool warm_catalog_has_mark(const struct warm_catalog *catalog, const char *mark);
 
 void warm_catalog_release(struct warm_catalog *catalog);
 #define scope_catalog WARM_SCOPE(warm_catalog_release)

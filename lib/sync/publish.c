@@ -930,7 +930,9 @@ static int run_round(struct round *r, warm_scan_dir_fn dir_fn, void *dir_arg,
 	if (rc != 0 || !worth_asking(r))
 		return rc;
 	rc = ask_store(r, err);
-	if (rc == 0 && (r->report->complete || still_growing(r)))
+	/* A template's mark is put beside another's. */
+	if (rc == 0 && r->complete != NULL &&
+	    (warm_catalog_has_mark(&p->catalog, r->complete) || still_growing(r)))
 		r->complete = NULL; /* marked already, or too early */
 	uint64_t total = 0, done = 0;
 	for (size_t i = 0; i < r->n_candidates; i++)

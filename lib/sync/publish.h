@@ -107,7 +107,8 @@ int warm_publisher_explain_inert(struct warm_publisher *p, const struct warm_cal
 				 struct warm_buf *ret_text, struct warm_error *err) WARM_CHECKED;
 
 /* One round. `complete` (NULL: none) is the mark to put on the round's last layer, or on an
- * empty one when there is nothing new and the key has none yet. `dir_fn` sees each directory.
+ * empty one when there is nothing new; not when the key has it already ("": any mark at all).
+ * `dir_fn` sees each directory.
  *
  * Errors: of the store: TRANSIENT, DENIED, CANCELED, NO_SPACE; of the volume: NOT_FOUND, DENIED,
  *         NO_SPACE for the spool; NO_MEMORY. `ret_report` says what was put before.

@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 
 #include "lib/base/clock.h"
-#include "sidecar/ready.h"
+#include "lib/sync/ready.h"
 
 #define scope_server WARM_SCOPE(close_server)
 

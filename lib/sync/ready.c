@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "sidecar/ready.h"
+#include "lib/sync/ready.h"
 
 #include <curl/curl.h>
 #include <errno.h>

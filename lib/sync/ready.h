@@ -4,8 +4,8 @@
  *
  * Threads: asks in a thread of its own, which ends when the model is ready.
  */
-#ifndef WARM_SIDECAR_READY_H
-#define WARM_SIDECAR_READY_H
+#ifndef WARM_SYNC_READY_H
+#define WARM_SYNC_READY_H
 
 #include <stdbool.h>
 
