@@ -452,7 +452,7 @@ static int run_plugin(const struct warm_kube_credential *c, struct warm_buf *out
 	int rc = make_args(c->config, &args, err);
 	if (rc == 0)
 		rc = make_env(c->config, interactive, &env, err);
-	if (rc != 0)
+	if (rc != 0 || args.items == NULL || env.items == NULL)
 		return rc;
 	if (pipe2(fds, O_CLOEXEC) != 0)
 		return warm_error_errno(err, errno, "pipe");
@@ -588,6 +588,6 @@ int warm_kube_credential_renew(struct warm_kube_credential *c, bool *ret_again,
 		c->token = take_ptr(old);
 		return rc == WARM_NO_MEMORY ? warm_error_nomem(err, TOKEN_BYTES) : 0;
 	}
-	*ret_again = old == NULL || strcmp(old, c->token) != 0;
+	*ret_again = c->token != NULL && (old == NULL || strcmp(old, c->token) != 0);
 	return 0;
 }

@@ -278,17 +278,16 @@ static int take_proxy(const struct entry *e, struct warm_kube_config *c, struct 
 	return bad_entry(e, err, "its proxy-url is none of http://, https://, socks5://");
 }
 
-static int take_exec_config(const struct entry *e, struct warm_kube_config *c)
+static void take_exec_config(const struct entry *e, struct warm_kube_config *c)
 {
 	size_t i;
 	json_t *extension;
 
 	json_array_foreach(json_object_get(e->value, "extensions"), i, extension) {
 		const char *name = json_string_value(json_object_get(extension, "name"));
-		if (name != NULL && strcmp(name, EXEC_EXTENSION) == 0)
+		if (name != NULL && strcmp(name, EXEC_EXTENSION) == 0 && c->exec_config == NULL)
 			c->exec_config = json_incref(json_object_get(extension, "extension"));
 	}
-	return 0;
 }
 
 static int take_cluster(const struct entry *e, struct warm_kube_config *c, struct warm_error *err)
@@ -307,7 +306,9 @@ static int take_cluster(const struct entry *e, struct warm_kube_config *c, struc
 		rc = take_text(e, "tls-server-name", &c->tls_server_name, err);
 	if (rc == 0)
 		rc = take_proxy(e, c, err);
-	return rc != 0 ? rc : take_exec_config(e, c);
+	if (rc == 0)
+		take_exec_config(e, c);
+	return rc;
 }
 
 /* ---- users ---- */
@@ -529,7 +530,7 @@ static int take_origin(const struct entry *e, char **ret_text, struct warm_error
 {
 	if (asprintf(ret_text, "%s %s of %s", e->kind, e->name, e->path) < 0) {
 		*ret_text = NULL;
-		return warm_error_nomem(err, strlen(e->path));
+		return warm_error_nomem(err, sizeof(*e));
 	}
 	return 0;
 }
@@ -537,7 +538,7 @@ static int take_origin(const struct entry *e, char **ret_text, struct warm_error
 /* It becomes a part of paths. */
 static int check_namespace(const struct warm_kube_config *c, struct warm_error *err)
 {
-	size_t n = strlen(c->namespace);
+	size_t n = c->namespace != NULL ? strlen(c->namespace) : 0;
 
 	if (n > NAMESPACE_BYTES || n == 0 ||
 	    strspn(c->namespace, "abcdefghijklmnopqrstuvwxyz0123456789-") != n)
@@ -584,8 +585,10 @@ static int from_files(const struct files *files, const char *context_name,
 		rc = take_user(&user, c, err);
 	if (rc == 0)
 		rc = take_text(&context, "namespace", &c->namespace, err);
-	if (rc == 0 && c->namespace == NULL && (c->namespace = strdup("default")) == NULL)
-		rc = warm_error_nomem(err, 1);
+	if (rc == 0 && c->namespace == NULL)
+		c->namespace = strdup("default");
+	if (rc == 0 && c->namespace == NULL)
+		return warm_error_nomem(err, 1);
 	return rc != 0 ? rc : check_namespace(c, err);
 }
 
