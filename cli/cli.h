@@ -10,6 +10,7 @@
 
 #include <jansson.h>
 
+#include "lib/kube/inject.h"
 #include "lib/sync/publish.h"
 #include "lib/sync/restore.h"
 #include "lib/sync/target.h"
@@ -28,6 +29,9 @@ struct cli_options {
 	int64_t older_than_ms, uploads_older_ms;
 	uint64_t keep, max_total_bytes;
 	bool delete;
+	/* of inject */
+	struct warm_inject_flags inject;
+	bool remove;
 };
 
 struct cli {
@@ -50,7 +54,7 @@ struct cli_command {
 };
 
 extern const struct cli_command cli_ls, cli_show, cli_pull, cli_push, cli_verify, cli_import,
-	cli_export, cli_explain, cli_head, cli_compact, cli_gc;
+	cli_export, cli_explain, cli_head, cli_compact, cli_gc, cli_inject;
 
 /* For `progress` fields; `arg` is the struct cli. Safe for any thread. */
 void cli_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes);

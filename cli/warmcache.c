@@ -49,12 +49,15 @@ static const struct warm_option options[] = {
 	  "For gc: uploads that were begun so long ago and never ended." },
 	{ "delete", NULL, WARM_OPTION_BOOL, &opt.delete, NULL, NULL,
 	  "For gc: delete. Without it gc says what it would delete." },
+	WARM_INJECT_ROWS(opt.inject),
+	{ "remove", NULL, WARM_OPTION_BOOL, &opt.remove, NULL, NULL,
+	  "For inject: take warmcache out again." },
 	WARM_PROFILE_ROW(opt.target),
 };
 
 static const struct cli_command *const commands[] = {
 	&cli_ls,     &cli_show,	   &cli_pull, &cli_push,    &cli_verify, &cli_import,
-	&cli_export, &cli_explain, &cli_head, &cli_compact, &cli_gc,
+	&cli_export, &cli_explain, &cli_head, &cli_compact, &cli_gc,	 &cli_inject,
 };
 
 static const char details[] =
@@ -70,6 +73,7 @@ static const char details[] =
 	"  compact         fold the layers of each key into a base (docs/sidecar.md)\n"
 	"  gc              delete versions by age, count, size or name; says what, without "
 	"--delete\n"
+	"  inject FILE     add warmcache to the workloads of a manifest (docs/kubernetes.md)\n"
 	"  explain VOLUME --log FILE\n"
 	"                  why a kernel was compiled: a logged miss and the entries next to it\n"
 	"  explain ENTRY ENTRY\n"

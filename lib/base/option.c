@@ -50,6 +50,7 @@ static const char *const known_env[] = {
 	"WARM_READY_WITHIN",   "WARM_SPREAD",
 	"WARM_CPU_LIMIT",      "WARM_LISTEN",
 	"WARM_ALLOW_SECRETS",  "WARM_MODE",
+	"WARM_IMAGE",
 };
 
 static int parse_number(const char *text, uint64_t *ret_number, const char **ret_rest)

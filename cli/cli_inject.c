@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * warmcache inject: add warmcache to the workloads of a manifest, or take it out again.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "lib/base/file.h"
+#include "lib/base/log.h"
+#include "lib/kube/yaml.h"
+
+struct work {
+	struct cli *cli;
+	struct warm_inject_options options;
+	size_t templates, served; /* found; those with a container of the name given */
+	size_t lines;		  /* where the document begins */
+	const char *file;
+};
+
+static int load(const char *path, struct warm_buf *ret_text, struct warm_error *err)
+{
+	char data[65536];
+	scope_close int fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO)
+						    : open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return warm_error_errno(err, errno, "%s", path);
+	while ((n = read(fd, data, sizeof(data))) > 0) {
+		warm_buf_put(ret_text, data, (size_t)n);
+		if (ret_text->bytes > WARM_YAML_BYTES)
+			break; /* the parser says so */
+	}
+	if (n < 0)
+		return warm_error_errno(err, errno, "%s", path);
+	return ret_text->failed ? warm_error_nomem(err, ret_text->bytes) : 0;
+}
+
+static void tell(const struct warm_template *template, const struct warm_inject_report *r)
+{
+	char text[256];
+
+	warm_template_text(template, text);
+	if (r->model[0] == '\0')
+		warm_log(WARM_LOG_WARN, "inject", "%s: no model: warmcache is disabled in it",
+			 text);
+	else
+		warm_log(WARM_LOG_INFO, "inject", "%s: container %s, key %s/%s/%s%s", text,
+			 r->container, r->model, r->version, r->platform,
+			 r->replaced ? " (brought up to date)" : "");
+	if (r->model[0] != '\0' && r->version[0] == '\0')
+		warm_log(WARM_LOG_WARN, "inject",
+			 "%s: no version, since its image has no tag that stays: only artifacts "
+			 "are kept whose names cover all that they depend on. Give --version, the "
+			 "annotation " WARM_INJECT_VERSION ", or a digest",
+			 text);
+}
+
+static int serve(struct work *w, struct warm_template *template, struct warm_error *err)
+{
+	struct warm_inject_report report;
+	char text[256];
+	bool was_there = false;
+
+	if (w->cli->options->remove) {
+		int rc = warm_inject_remove(template, &was_there, err);
+		if (rc == 0)
+			warm_log(WARM_LOG_INFO, "inject", "%s: %s",
+				 warm_template_text(template, text),
+				 was_there ? "removed" : "nothing of warmcache is there");
+		w->served++;
+		return rc;
+	}
+	int rc = warm_inject(template, &w->options, &report, err);
+	/* Of many workloads some may lack the container. */
+	if (rc == WARM_NOT_FOUND) {
+		warm_log(WARM_LOG_WARN, "inject", "left alone: %s", err->msg);
+		return 0;
+	}
+	if (rc == 0) {
+		w->served++;
+		tell(template, &report);
+	}
+	return rc;
+}
+
+/* `ret_changed`: the document's new value, to be freed. */
+static int serve_document(struct work *w, struct warm_yaml *yaml, size_t document,
+			  json_t **ret_changed, struct warm_error *err)
+{
+	scope_templates struct warm_templates found = { 0 };
+	json_t *value = json_deep_copy(warm_yaml_value(yaml, document));
+
+	if (value == NULL)
+		return warm_error_nomem(err, 256);
+	*ret_changed = value;
+	int rc = warm_templates_find(value, &found, err);
+	for (size_t i = 0; i < found.n && rc == 0; i++)
+		rc = serve(w, &found.items[i], err);
+	if (rc != 0)
+		warm_error_context(err, "%s:%zu", w->file, warm_yaml_line(yaml, document));
+	w->templates += found.n;
+	if (found.n > 0)
+		warm_yaml_replace(yaml, document, value);
+	return rc;
+}
+
+static int serve_all(struct work *w, struct warm_yaml *yaml, json_t **changed,
+		     struct warm_error *err)
+{
+	scope_buf struct warm_buf out = WARM_BUF_INIT;
+	size_t anew = 0;
+	int rc = 0;
+
+	for (size_t i = 0; i < warm_yaml_count(yaml) && rc == 0; i++)
+		rc = serve_document(w, yaml, i, &changed[i], err);
+	if (rc == 0 && w->templates == 0)
+		rc = warm_error_set(err, WARM_INVALID, "%s: no pod template in %zu documents",
+				    w->file, warm_yaml_count(yaml));
+	if (rc == 0 && w->served == 0)
+		rc = warm_error_set(err, WARM_INVALID,
+				    "%s: no container '%.63s' in any of %zu "
+				    "pod templates",
+				    w->file, w->cli->options->inject.containers.items[0],
+				    w->templates);
+	if (rc == 0)
+		rc = warm_yaml_write(yaml, &out, &anew, err);
+	if (rc != 0)
+		return rc;
+	if (anew > 0)
+		warm_log(WARM_LOG_WARN, "inject",
+			 "%s: %zu documents had to be written anew, comments are lost", w->file,
+			 anew);
+	if (fwrite(out.data, 1, out.bytes, stdout) != out.bytes)
+		return warm_error_errno(err, errno, "write");
+	return 0;
+}
+
+static int run(struct cli *cli, const char *argument, struct warm_error *err)
+{
+	const struct cli_options *o = cli->options;
+	struct work w = { .cli = cli,
+			  .file = strcmp(argument, "-") == 0 ? "standard input" : argument };
+	scope_buf struct warm_buf text = WARM_BUF_INIT;
+	scope_yaml struct warm_yaml *yaml = NULL;
+	int rc = 0;
+
+	if (!o->remove)
+		rc = warm_inject_take(&o->inject, &w.options, err);
+	if (rc == 0)
+		rc = load(argument, &text, err);
+	if (rc == 0)
+		rc = warm_yaml_parse(w.file, (const char *)text.data, text.bytes, &yaml, err);
+	if (rc != 0)
+		return rc;
+	w.options.stores = o->target.stores.items;
+	w.options.n_stores = o->target.stores.n;
+	w.options.model = o->target.model[0] != '\0' ? o->target.model : NULL;
+	w.options.version = o->target.version[0] != '\0' ? o->target.version : NULL;
+	w.options.platform = strcmp(o->target.platform, "auto") != 0 ? o->target.platform : NULL;
+	scope_free json_t **changed = calloc(warm_yaml_count(yaml) + 1, sizeof(*changed));
+	if (changed == NULL)
+		return warm_error_nomem(err, 256);
+	rc = serve_all(&w, yaml, changed, err);
+	for (size_t i = 0; i < warm_yaml_count(yaml); i++)
+		json_decref(changed[i]);
+	return rc;
+}
+
+const struct cli_command cli_inject = {
+	.name = "inject",
+	.argument = "FILE",
+	.summary = "add warmcache to the workloads of a manifest",
+	.needs_no_store = true,
+	.run = run,
+};
