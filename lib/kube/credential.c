@@ -561,7 +561,7 @@ int warm_kube_credential_get(struct warm_kube_credential *c, const struct warm_c
 	const struct warm_kube_config *f = c->config;
 
 	if (f->token_file != NULL) {
-		bool old = c->read_ms == 0 || warm_clock_ms() - c->read_ms >= FILE_MS;
+		bool old = c->token == NULL || warm_clock_ms() - c->read_ms >= FILE_MS;
 		return old ? read_token(c, err) : 0;
 	}
 	if (f->exec != NULL)
