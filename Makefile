@@ -211,6 +211,7 @@ $(B)/man/%.1: $(B)/bin/%
 install: all $(MAN_PAGES)
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib/pkgconfig lib/warmcache/nvrtc include/warmcache share/man/man1)
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	ln -sf warmcache $(DESTDIR)$(PREFIX)/bin/kubectl-warmcache
 	install -m 644 $(B)/lib/libwarmcache-compiler.a $(DESTDIR)$(PREFIX)/lib
 	install -m 755 $(B)/lib/nvrtc/* $(DESTDIR)$(PREFIX)/lib/warmcache/nvrtc
 	install -m 755 $(B)/lib/libwarmcache-compiler.so $(DESTDIR)$(PREFIX)/lib/libwarmcache-compiler.so.0

@@ -32,6 +32,9 @@ struct cli_options {
 	/* of inject */
 	struct warm_inject_flags inject;
 	bool remove;
+	/* of pods */
+	const char *namespace, *kubeconfig, *context;
+	bool all_namespaces;
 };
 
 struct cli {
@@ -54,7 +57,7 @@ struct cli_command {
 };
 
 extern const struct cli_command cli_ls, cli_show, cli_pull, cli_push, cli_verify, cli_import,
-	cli_export, cli_explain, cli_head, cli_compact, cli_gc, cli_inject;
+	cli_export, cli_explain, cli_head, cli_compact, cli_gc, cli_inject, cli_pods;
 
 /* For `progress` fields; `arg` is the struct cli. Safe for any thread. */
 void cli_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes);

@@ -52,12 +52,20 @@ static const struct warm_option options[] = {
 	WARM_INJECT_ROWS(opt.inject),
 	{ "remove", NULL, WARM_OPTION_BOOL, &opt.remove, NULL, NULL,
 	  "For inject: take warmcache out again." },
+	{ "namespace", NULL, WARM_OPTION_STRING, &opt.namespace, NULL, "NAME",
+	  "For pods: another namespace than the kubeconfig's." },
+	{ "all-namespaces", NULL, WARM_OPTION_BOOL, &opt.all_namespaces, NULL, NULL,
+	  "For pods: those of all namespaces." },
+	{ "kubeconfig", NULL, WARM_OPTION_STRING, &opt.kubeconfig, NULL, "FILE",
+	  "For pods: instead of KUBECONFIG, the pod's service account, ~/.kube/config." },
+	{ "context", NULL, WARM_OPTION_STRING, &opt.context, NULL, "NAME",
+	  "For pods: of the kubeconfig, instead of its current one." },
 	WARM_PROFILE_ROW(opt.target),
 };
 
 static const struct cli_command *const commands[] = {
-	&cli_ls,     &cli_show,	   &cli_pull, &cli_push,    &cli_verify, &cli_import,
-	&cli_export, &cli_explain, &cli_head, &cli_compact, &cli_gc,	 &cli_inject,
+	&cli_ls,      &cli_show, &cli_pull,    &cli_push, &cli_verify, &cli_import, &cli_export,
+	&cli_explain, &cli_head, &cli_compact, &cli_gc,	  &cli_inject, &cli_pods,
 };
 
 static const char details[] =
@@ -74,6 +82,8 @@ static const char details[] =
 	"  gc              delete versions by age, count, size or name; says what, without "
 	"--delete\n"
 	"  inject FILE     add warmcache to the workloads of a manifest (docs/kubernetes.md)\n"
+	"  pods            what warmcache does in the pods of a namespace; as a plugin:\n"
+	"                  kubectl warmcache pods\n"
 	"  explain VOLUME --log FILE\n"
 	"                  why a kernel was compiled: a logged miss and the entries next to it\n"
 	"  explain ENTRY ENTRY\n"

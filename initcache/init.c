@@ -9,19 +9,26 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "lib/base/file.h"
 #include "lib/base/log.h"
 #include "lib/store/tier.h"
+#include "lib/sync/ledger.h"
 #include "lib/sync/near.h"
 #include "lib/sync/restore.h"
 #include "lib/sync/result.h"
 #include "lib/sync/target.h"
 
-enum { WATCHDOG_SPARE_MS = 2000, CHECK_FILE_BYTES = 1, NOTED = 512 };
+#define ATTEMPT WARM_DIR "/attempt"
+
+enum { WATCHDOG_SPARE_MS = 2000, CHECK_FILE_BYTES = 1, NOTED = 512, KILLED_STARTS = 2 };
 
 static struct {
 	struct warm_target_options target;
@@ -286,23 +293,90 @@ static int restore(const struct warm_target *target, struct warm_restore_options
 	return rc;
 }
 
-int main(int argc, char **argv)
+/* ---- what kills us must not keep the pod from starting ---- */
+
+static pid_t worker;
+
+/* As the first process of a container we would never see it. */
+static void on_terminate(int signal_number)
+{
+	(void)signal_number;
+	if (worker > 0)
+		kill(worker, SIGKILL);
+	_exit(0);
+}
+
+static int attempt_fd = -1;
+
+/* While a restore runs, a file in the volume has a byte for it, and is locked. What is there unlocked
+ * is of starts that were killed, by lack of memory perhaps, and would be again: this one is to leave
+ * the volume alone. */
+static bool begin_attempt(void)
+{
+	scope_close int fd = open(opt.volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 || warm_beneath_mkdirs(fd, WARM_DIR, NULL) != 0 ||
+	    warm_beneath_open(fd, ATTEMPT, O_WRONLY | O_CREAT | O_APPEND, 0666, &attempt_fd,
+			      NULL) != 0)
+		return true; /* the restore says what is wrong */
+	if (flock(attempt_fd, LOCK_EX | LOCK_NB) != 0 || fstat(attempt_fd, &st) != 0)
+		return true; /* another one is at work */
+	return st.st_size < KILLED_STARTS && write(attempt_fd, "", 1) >= -1;
+}
+
+static void end_attempt(void)
+{
+	scope_close int fd = open(opt.volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	scope_close int dir = -1;
+	const char *name = NULL;
+
+	if (fd >= 0 && warm_beneath_parent(fd, ATTEMPT, &dir, &name, NULL) == 0)
+		unlinkat(dir, name, 0);
+}
+
+static int run(void);
+
+/* The work is done by a child: one that crashes is a cold start, where a container that crashes would
+ * be restarted for ever. */
+static int run_guarded(void)
+{
+	const struct sigaction sa = { .sa_handler = on_terminate };
+	struct warm_restore_result none = { 0 };
+	char reason[128];
+	int status;
+
+	fflush(NULL);
+	worker = fork();
+	if (worker < 0)
+		return run();
+	if (worker == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		_exit(run());
+	}
+	sigaction(SIGTERM, &sa, NULL);
+	sigaction(SIGINT, &sa, NULL);
+	while (waitpid(worker, &status, 0) < 0)
+		if (errno != EINTR)
+			return 0;
+	if (WIFEXITED(status))
+		return WEXITSTATUS(status);
+	end_attempt();
+	snprintf(reason, sizeof(reason), "the restore was ended by signal %d (%s)",
+		 WTERMSIG(status), strsignal(WTERMSIG(status)));
+	write_result("error", NULL, &none, reason);
+	return exit_code(WARM_IO);
+}
+
+static int run(void)
 {
 	struct warm_error err = { 0 };
-	enum warm_options_result parsed;
 	scope_target struct warm_target target = { 0 };
 	const char *versions[16];
 	char fallback_copy[2200];
 	struct warm_restore_result result = { 0 };
 
-	started_ms = warm_clock_ms();
-	warm_process_setup();
-	warm_log_setup(program.name, false, WARM_LOG_INFO);
-	int rc = warm_options_parse(&program, argc, argv, &parsed, NULL, &err);
-	if (parsed == WARM_OPTIONS_DONE)
-		return 0;
-	if (rc == 0)
-		rc = warm_target_init(&target, &opt.target, &err);
+	int rc = warm_target_init(&target, &opt.target, &err);
 	struct warm_restore_options o = {
 		.key = target.key,
 		.volume = opt.volume,
@@ -337,14 +411,36 @@ int main(int argc, char **argv)
 		write_result("cold", &target.key, &result, "checked: store and volume are usable");
 		return 0;
 	}
+	if (!opt.dry_run && !begin_attempt()) {
+		end_attempt();
+		write_result("cold", &target.key, &result,
+			     "starts before on this volume were killed while they restored");
+		return exit_code(WARM_IO);
+	}
 	scope_store struct warm_store *tier = NULL;
 	rc = restore(&target, &o, &call, &result, &tier, &err);
 	write_result(warm_restore_status_name(result.status), &target.key, &result, result.reason);
-	if (!opt.dry_run)
+	if (!opt.dry_run) {
 		leave_result();
+		end_attempt();
+	}
 	if (tier != NULL && !opt.dry_run)
 		note_lacking(tier);
 	if (rc == 0 && result.status == WARM_RESTORE_COLD)
 		rc = WARM_NOT_FOUND;
 	return exit_code(rc);
+}
+
+int main(int argc, char **argv)
+{
+	struct warm_error err = { 0 };
+	enum warm_options_result parsed;
+
+	started_ms = warm_clock_ms();
+	warm_process_setup();
+	warm_log_setup(program.name, false, WARM_LOG_INFO);
+	int rc = warm_options_parse(&program, argc, argv, &parsed, NULL, &err);
+	if (parsed == WARM_OPTIONS_DONE)
+		return 0;
+	return rc == 0 ? run_guarded() : fail(NULL, &err);
 }
