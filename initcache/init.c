@@ -337,8 +337,8 @@ static void end_attempt(void)
 
 static int run(void);
 
-/* The work is done by a child: one that crashes is a cold start, where a container that crashes would
- * be restarted for ever. */
+/* In a container the work is done by a child: one that crashes is a cold start, where a container that
+ * crashes would be restarted for ever. */
 static int run_guarded(void)
 {
 	const struct sigaction sa = { .sa_handler = on_terminate };
@@ -442,5 +442,7 @@ int main(int argc, char **argv)
 	int rc = warm_options_parse(&program, argc, argv, &parsed, NULL, &err);
 	if (parsed == WARM_OPTIONS_DONE)
 		return 0;
-	return rc == 0 ? run_guarded() : fail(NULL, &err);
+	if (rc != 0)
+		return fail(NULL, &err);
+	return getpid() == 1 ? run_guarded() : run();
 }
