@@ -264,6 +264,9 @@ def restart_apiserver(meanwhile):
     with open("/proc/%d/cmdline" % pid, "rb") as f:
         command = f.read().rstrip(b"\0").split(b"\0")
     os.kill(pid, signal.SIGKILL)
+    while subprocess.run(["pgrep", "-f", "^[^ ]*/kube-apiserver "], stdout=subprocess.DEVNULL,
+                         check=False).returncode == 0:
+        time.sleep(0.05)  # it may tell what happens until it is gone
     meanwhile()
     with open(kube.INSIDE + "/log/kube-apiserver-2", "ab") as log:
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
