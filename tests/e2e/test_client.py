@@ -305,6 +305,7 @@ def test_zz_a_server_that_is_killed_is_waited_for_and_what_it_compacted_is_liste
         watch.until(lambda e: e["event"] == "listed")
         before = len(watch.lines)
         restart_apiserver(meanwhile)
+        watch.until(lambda e: e["event"] == "listed")
         kube.request("POST", MAPS, configmap("kill-new"))
         watch.until(named("added", "kill-new"))
         assert watch.process.poll() is None
