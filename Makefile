@@ -139,6 +139,11 @@ test: setup
 tests: all $(UNIT) $(FUZZ) $(B)/tests/libfault.so $(EXAMPLES)
 .PHONY: tests
 
+# lib/kube from the command line, for tests/e2e/test_client.py.
+$(B)/e2e/kubecall: $(B)/obj/tests/e2e/kubecall.o $(BASE) $(KUBE)
+	$(link)
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ -lcurl -lcrypto -ljansson -lyaml
+
 # ---- demo, bench ----
 
 .PHONY: demo demo-torch bench bench-stores bench-sidecar fuzz
@@ -174,7 +179,7 @@ fuzz:
 .PHONY: e2e-k8s
 e2e-k8s:
 	$(Q)scripts/setup e2e
-	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(MAKE) --no-print-directory all $(B)/e2e/kubecall
 	$(Q)tests/e2e/cluster test $(NAME)
 
 # The drop-in under real torch: a download of 5 GB, kept for the next time.

@@ -673,7 +673,7 @@ static int parse(const struct warm_buf *answer, json_t **ret_value, struct warm_
 	if (answer->bytes == 0)
 		return 0;
 	*ret_value = json_loadb((const char *)answer->data, answer->bytes, JSON_ALLOW_NUL, &why);
-	return *ret_value == NULL && json_error_code(&why) == json_error_out_of_memory
+	return *ret_value == NULL && warm_kube_no_memory(&why)
 		       ? warm_error_nomem(err, answer->bytes)
 		       : 0;
 }
@@ -1119,7 +1119,7 @@ static int take_lines(void *arg, struct warm_buf *body, struct warm_error *err)
 					   &why);
 		if (event != NULL)
 			rc = take_event(w, event, err);
-		else if (json_error_code(&why) == json_error_out_of_memory)
+		else if (warm_kube_no_memory(&why))
 			rc = warm_error_nomem(err, (size_t)(end - line));
 		else if (end > line)
 			rc = warm_error_set(err, WARM_CORRUPT, "a line that is no JSON");

@@ -16,7 +16,7 @@
  * What is worth trying again is: connections that fail, 429 and 5xx with Retry-After kept (30 s at
  * most a time), until the call's deadline or five tries; a POST that may have arrived is not.
  *
- * Threads: one client, one thread.
+ * Threads: one client, one thread. A program ignores SIGPIPE.
  */
 #ifndef WARM_KUBE_CLIENT_H
 #define WARM_KUBE_CLIENT_H
@@ -89,7 +89,8 @@ typedef int (*warm_kube_watch_fn)(void *arg, enum warm_kube_event event, const j
 /* List `path` (a collection, with its query: selectors), tell each object, then watch from the list's
  * resourceVersion on, with bookmarks. A watch that ends is taken up where it was; 410, as a status
  * or as an ERROR event, lists anew and tells what changed meanwhile. An object is told once for each
- * state of it. Between events `fn` isn't called; a deadline ends it.
+ * state of it; one that was made anew under its name is another object. Between events `fn` isn't
+ * called; a deadline ends it. `fn` may ask by the same client, but not watch.
  *
  * Errors: as of a request; a server that is away while watching is asked again, with back-off of 1 s
  *         to 30 s, until the call ends; CANCELED at the deadline.

@@ -538,7 +538,7 @@ static int ask_plugin(struct warm_kube_credential *c, const struct warm_call *ca
 					    0, &why);
 		if (answer != NULL)
 			rc = take_answer(c, answer, err);
-		else if (json_error_code(&why) == json_error_out_of_memory)
+		else if (warm_kube_no_memory(&why))
 			rc = warm_error_nomem(err, out.bytes);
 		else
 			rc = bad_plugin(c, err, "gives no JSON");

@@ -52,4 +52,10 @@ void warm_kube_config_release(struct warm_kube_config *config);
 /* "<a><b>", allocated; NULL when out of memory. */
 char *warm_kube_join(const char *a, const char *b);
 
+/* Is this why jansson gives nothing? Where no object can be made it says nothing at all. */
+static inline bool warm_kube_no_memory(const json_error_t *why)
+{
+	return json_error_code(why) == json_error_out_of_memory || why->text[0] == '\0';
+}
+
 #endif

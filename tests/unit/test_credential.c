@@ -15,8 +15,9 @@
 
 static void assert_says(const char *text, const char *part)
 {
+	assert_non_null(text);
 	if (strstr(text, part) == NULL)
-		fail_msg("'%s' isn't in: %s", part, text);
+		fail_msg("'%s' isn't in: %s", part != NULL ? part : "", text);
 }
 
 /* A configuration with a plugin that is a script of `lines`; more of `exec` as JSON members. */

@@ -38,8 +38,9 @@ static const char *load_file_of(const char *path, struct warm_kube_config *c)
 
 static void assert_says(const char *text, const char *part)
 {
+	assert_non_null(text);
 	if (strstr(text, part) == NULL)
-		fail_msg("'%s' isn't in: %s", part, text);
+		fail_msg("'%s' isn't in: %s", part != NULL ? part : "", text);
 }
 
 static const char *named(const char *text)

@@ -29,8 +29,9 @@ static const char *told(const char *method, const char *path, long http_status, 
 
 static void assert_says(const char *text, const char *part)
 {
+	assert_non_null(text);
 	if (strstr(text, part) == NULL)
-		fail_msg("'%s' isn't in: %s", part, text);
+		fail_msg("'%s' isn't in: %s", part != NULL ? part : "", text);
 }
 
 TEST(what_was_asked_is_told_without_its_query)
