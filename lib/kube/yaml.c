@@ -9,7 +9,7 @@
 #include <strings.h>
 #include <yaml.h>
 
-enum { MARK_EVERY = 256, MAX_NODES = 1 << 20 };
+enum { MARK_EVERY = 256, MAX_NODES = 1 << 20, NODE_BYTES = 64 };
 
 enum kind { SCALAR, SEQUENCE, MAPPING };
 
@@ -22,7 +22,7 @@ struct node {
 	json_t *value;
 	struct node **children;
 	size_t n, capacity;
-	size_t nodes; /* of its value, aliases expanded */
+	size_t nodes; /* of its value, aliases expanded; a long text counts as several */
 };
 
 struct anchor {
@@ -160,6 +160,22 @@ static size_t next_line(const struct warm_yaml *yaml, size_t at)
 	return end != NULL ? (size_t)(end - yaml->text) + 1 : yaml->bytes;
 }
 
+/* Of a byte. */
+static yaml_mark_t mark_of(const struct warm_yaml *yaml, size_t byte)
+{
+	yaml_mark_t mark = { 0 };
+
+	for (size_t at = 0; at < byte && at < yaml->bytes;
+	     at += char_bytes((unsigned char)yaml->text[at])) {
+		mark.column++;
+		if (yaml->text[at] != '\n')
+			continue;
+		mark.column = 0;
+		mark.line++;
+	}
+	return mark;
+}
+
 static int bad(const struct reader *r, yaml_mark_t mark, const char *what)
 {
 	return warm_error_set(r->err, WARM_INVALID, "%.200s:%zu:%zu: %s", r->yaml->name,
@@ -199,27 +215,39 @@ static bool looks_decimal(const char *text)
 	return *p == '\0';
 }
 
-static json_t *integer_of(const char *text)
+static bool is_integer(const char *text, long long *ret_value)
 {
 	const char *digits = text + (*text == '-' || *text == '+');
 	bool binary = digits[0] == '0' && (digits[1] == 'b' || digits[1] == 'B');
 	bool octal = digits[0] == '0' && (digits[1] == 'o' || digits[1] == 'O');
 	char *end;
 
-	if (!isdigit((unsigned char)digits[0]))
-		return NULL;
+	if (!isdigit((unsigned char)digits[0]) || (octal && !isdigit((unsigned char)digits[2])))
+		return false;
 	errno = 0;
 	long long v = binary || octal ? strtoll(digits + 2, &end, binary ? 2 : 8)
 				      : strtoll(text, &end, 0);
 	if ((binary || octal) && *text == '-')
 		v = -v;
 	if (*end != '\0' || end == digits + (binary || octal ? 2 : 0) || errno != 0)
-		return NULL;
-	return json_integer(v);
+		return false;
+	*ret_value = v;
+	return true;
 }
 
-/* What a plain scalar is by YAML 1.1 as of go-yaml. NULL: a string, or no memory. */
-static json_t *resolve(const char *text, size_t bytes)
+/* Numbers that JSON lacks. */
+static bool is_infinite(const char *text)
+{
+	static const char *const words[] = { ".inf",  ".Inf",  ".INF",	"+.inf", "+.Inf",
+					     "+.INF", "-.inf", "-.Inf", "-.INF", ".nan",
+					     ".NaN",  ".NAN",  NULL };
+
+	return one_of(text, words);
+}
+
+/* Whether a plain scalar is no string, by YAML 1.1 as of go-yaml, but what `ret_value` is set to;
+ * NULL: no memory. */
+static bool resolve(const char *text, size_t bytes, json_t **ret_value)
 {
 	static const char *const yes[] = { "y",	   "Y",	   "yes", "Yes", "YES", "true",
 					   "True", "TRUE", "on",  "On",	 "ON",	NULL };
@@ -227,24 +255,33 @@ static json_t *resolve(const char *text, size_t bytes)
 					  "False", "FALSE", "off", "Off", "OFF", NULL };
 	static const char *const nothing[] = { "", "~", "null", "Null", "NULL", NULL };
 	char plain[64];
+	long long integer;
 	size_t n = 0;
 
 	if (strlen(text) != bytes)
-		return NULL;
-	if (one_of(text, nothing))
-		return json_null();
-	if (one_of(text, yes) || one_of(text, no))
-		return json_boolean(one_of(text, yes));
+		return false;
+	if (one_of(text, nothing)) {
+		*ret_value = json_null();
+		return true;
+	}
+	if (one_of(text, yes) || one_of(text, no)) {
+		*ret_value = json_boolean(one_of(text, yes));
+		return true;
+	}
 	if (bytes >= sizeof(plain) || !(isdigit((unsigned char)text[0]) || strchr("+-.", text[0])))
-		return NULL;
+		return false;
 	for (const char *p = text; *p != '\0'; p++)
 		if (*p != '_' || p == text)
 			plain[n++] = *p;
 	plain[n] = '\0';
-	json_t *integer = integer_of(plain);
-	if (integer != NULL)
-		return integer;
-	return looks_decimal(plain) ? json_real(strtod(plain, NULL)) : NULL;
+	if (is_integer(plain, &integer)) {
+		*ret_value = json_integer(integer);
+		return true;
+	}
+	if (!looks_decimal(plain) || !isfinite(strtod(plain, NULL)))
+		return false;
+	*ret_value = json_real(strtod(plain, NULL));
+	return true;
 }
 
 static bool is_tag(const yaml_char_t *tag, const char *name)
@@ -253,18 +290,32 @@ static bool is_tag(const yaml_char_t *tag, const char *name)
 	       strcmp((const char *)tag + 18, name) == 0;
 }
 
-static json_t *scalar_value(const yaml_event_t *event)
+/* A tag of its own makes a string of what is plain, one of a number a number of what is quoted. */
+static bool is_resolved(const yaml_event_t *event)
+{
+	const yaml_char_t *tag = event->data.scalar.tag;
+
+	if (tag == NULL)
+		return event->data.scalar.plain_implicit &&
+		       event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
+	return is_tag(tag, "int") || is_tag(tag, "float") || is_tag(tag, "bool") ||
+	       is_tag(tag, "null");
+}
+
+static int scalar_value(const struct reader *r, const yaml_event_t *event, json_t **ret_value)
 {
 	const char *text = (const char *)event->data.scalar.value;
 	size_t bytes = event->data.scalar.length;
-	bool plain = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
+	json_t *value = NULL;
 
-	if (plain && !is_tag(event->data.scalar.tag, "str")) {
-		json_t *value = resolve(text, bytes);
-		if (value != NULL)
-			return value;
-	}
-	return json_stringn(text, bytes);
+	if (is_resolved(event) && is_infinite(text))
+		return bad(r, event->start_mark, "a number that JSON lacks: it needs quotes");
+	if (!is_resolved(event) || !resolve(text, bytes, &value))
+		value = json_stringn(text, bytes);
+	if (value == NULL)
+		return warm_error_nomem(r->err, bytes);
+	*ret_value = value;
+	return 0;
 }
 
 /* ---- reading ---- */
@@ -278,8 +329,7 @@ static int next_event(struct reader *r, yaml_event_t *ret_event)
 	if (p->error == YAML_MEMORY_ERROR)
 		return warm_error_nomem(r->err, r->yaml->bytes);
 	if (p->error == YAML_READER_ERROR)
-		return warm_error_set(r->err, WARM_INVALID, "%.200s: byte %zu: %s", r->yaml->name,
-				      p->problem_offset, p->problem);
+		return bad(r, mark_of(r->yaml, p->problem_offset), p->problem);
 	size_t at = offset_of(r->yaml, p->problem_mark.index), from = line_start(r->yaml, at);
 	size_t length = next_line(r->yaml, at) - from;
 	bool helm = memmem(r->yaml->text + from, length, "{{", 2) != NULL;
@@ -452,6 +502,28 @@ static int put_member(struct reader *r, struct node *node, yaml_mark_t mark)
 	return json_object_set(node->value, name, value) == 0 ? 0 : warm_error_nomem(r->err, 64);
 }
 
+/* Of a whole number or a boolean Kubernetes makes a string: 8080, and "true" of y. */
+static int name_key(const struct reader *r, struct node *key, yaml_mark_t mark)
+{
+	const json_t *value = key->value;
+	bool named = r->n_anchors > 0 && r->anchors[r->n_anchors - 1].node == key;
+	char text[32];
+
+	if (json_is_string(value))
+		return 0;
+	if (named || !(json_is_integer(value) || json_is_boolean(value)))
+		return bad(r, mark, "a key that is no string: it needs quotes");
+	snprintf(text, sizeof(text), "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+	json_t *name = json_string(json_is_integer(value) ? text
+				   : json_is_true(value)  ? "true"
+							  : "false");
+	if (name == NULL)
+		return warm_error_nomem(r->err, sizeof(text));
+	json_decref(key->value);
+	key->value = name;
+	return 0;
+}
+
 static int read_mapping(struct reader *r, struct node *node, unsigned depth)
 {
 	bool ended = false;
@@ -467,8 +539,7 @@ static int read_mapping(struct reader *r, struct node *node, unsigned depth)
 			break;
 		if (node->n % 2 == 1) {
 			key_mark = mark;
-			if (!json_is_string(node->children[node->n - 1]->value))
-				rc = bad(r, mark, "a key that is no string: it needs quotes");
+			rc = name_key(r, node->children[node->n - 1], mark);
 		} else {
 			rc = put_member(r, node, key_mark);
 		}
@@ -501,9 +572,8 @@ static int read_node(struct reader *r, const yaml_event_t *event, unsigned depth
 		node->literal = event->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
 		node->flow = event->data.scalar.style == YAML_LITERAL_SCALAR_STYLE ||
 			     event->data.scalar.style == YAML_FOLDED_SCALAR_STYLE;
-		node->value = scalar_value(event);
-		if (node->value == NULL)
-			rc = bad(r, event->start_mark, "text that isn't UTF-8, or no memory");
+		node->nodes += event->data.scalar.length / NODE_BYTES;
+		rc = scalar_value(r, event, &node->value);
 		if (rc == 0)
 			rc = begin_anchor(r, anchor);
 		break;
@@ -742,9 +812,10 @@ static bool emit_scalar(yaml_emitter_t *emitter, const char *text, size_t bytes,
 static bool emit_string(yaml_emitter_t *emitter, const char *text, size_t bytes)
 {
 	yaml_scalar_style_t style = YAML_ANY_SCALAR_STYLE;
-	json_t *other = resolve(text, bytes);
+	json_t *other = NULL;
 
-	if (other != NULL || strcmp(text, "<<") == 0 || strcmp(text, "=") == 0)
+	if (resolve(text, bytes, &other) || is_infinite(text) || strcmp(text, "<<") == 0 ||
+	    strcmp(text, "=") == 0)
 		style = YAML_DOUBLE_QUOTED_SCALAR_STYLE;
 	else if (strchr(text, '\n') != NULL)
 		style = YAML_LITERAL_SCALAR_STYLE;
@@ -997,8 +1068,6 @@ static int change_flow_mapping(struct writer *w, const struct node *map, const j
 	size_t at;
 	int rc = 0;
 
-	if (map->n == 0)
-		return replace_node(w, map, wanted, -1);
 	for (size_t i = 0; i + 1 < map->n; i += 2)
 		if (json_object_get(wanted, json_string_value(map->children[i]->value)) == NULL)
 			return replace_node(w, map, wanted, -1);
@@ -1185,9 +1254,9 @@ static int change(struct writer *w, const struct node *node, const json_t *wante
 		return 0;
 	if (node->alias)
 		return warm_error_set(w->err, WARM_UNSUPPORTED, "an alias");
-	if (node->kind == MAPPING && json_is_object(wanted) && node->flow)
+	if (node->kind == MAPPING && node->n > 0 && json_is_object(wanted) && node->flow)
 		return change_flow_mapping(w, node, wanted);
-	if (node->kind == MAPPING && json_is_object(wanted) && !is_empty(wanted))
+	if (node->kind == MAPPING && node->n > 0 && json_is_object(wanted) && !is_empty(wanted))
 		return change_mapping(w, node, wanted);
 	if (node->kind != SEQUENCE || !json_is_array(wanted) || is_empty(node->value) ||
 	    (is_empty(wanted) && !node->flow))
@@ -1238,7 +1307,9 @@ static int by_place(const void *a, const void *b)
 
 	if (x->at != y->at)
 		return x->at < y->at ? -1 : 1;
-	return x < y ? -1 : x > y; /* as they were made */
+	if ((x->remove == 0) != (y->remove == 0))
+		return x->remove == 0 ? -1 : 1; /* what comes in before what goes */
+	return x < y ? -1 : x > y;		/* as they were made */
 }
 
 static void put_text(struct warm_buf *into, const char *text, size_t bytes, bool crlf)
@@ -1262,7 +1333,9 @@ static int apply(const struct writer *w, struct warm_buf *ret_text)
 		order[i] = &w->edits[i];
 	qsort(order, w->n, sizeof(*order), by_place);
 	for (size_t i = 0; i < w->n; i++) {
-		if (order[i]->at < at || order[i]->text.failed)
+		if (order[i]->text.failed)
+			return warm_error_nomem(w->err, order[i]->text.bytes);
+		if (order[i]->at < at)
 			return warm_error_set(w->err, WARM_UNSUPPORTED, "edits meet");
 		warm_buf_put(ret_text, yaml->text + at, order[i]->at - at);
 		put_text(ret_text, (const char *)order[i]->text.data, order[i]->text.bytes,
@@ -1273,9 +1346,24 @@ static int apply(const struct writer *w, struct warm_buf *ret_text)
 	return ret_text->failed ? warm_error_nomem(w->err, yaml->bytes) : 0;
 }
 
+/* Of documents that could be written anew. */
+static bool write_more_anew(struct warm_yaml *yaml)
+{
+	bool more = false;
+
+	for (size_t i = 0; i < yaml->n; i++) {
+		struct document *d = &yaml->documents[i];
+		if (d->wanted == NULL || d->anew || d->json || json_equal(d->value, d->wanted))
+			continue;
+		d->anew = more = true;
+	}
+	return more;
+}
+
 static int write_once(struct warm_yaml *yaml, struct warm_buf *ret_text, struct warm_error *err)
 {
-	struct writer w = { .yaml = yaml, .err = err };
+	struct warm_error problem = { 0 };
+	struct writer w = { .yaml = yaml, .err = &problem };
 	int rc = 0;
 
 	for (size_t i = 0; i < yaml->n && rc == 0; i++) {
@@ -1298,43 +1386,50 @@ static int write_once(struct warm_yaml *yaml, struct warm_buf *ret_text, struct 
 		rc = apply(&w, ret_text);
 	drop_edits(&w, 0);
 	free(w.edits);
+	if (rc != 0 && err != NULL)
+		*err = problem;
 	return rc;
 }
 
 /* Whether the text means what it should; documents that don't are to be written anew. */
-static bool is_right(struct warm_yaml *yaml, const struct warm_buf *text, bool *ret_worth_another)
+static int is_right(struct warm_yaml *yaml, const struct warm_buf *text, bool *ret_right,
+		    bool *ret_worth_another, struct warm_error *err)
 {
 	scope_yaml struct warm_yaml *again = NULL;
-	bool right = true;
 
+	int rc = warm_yaml_parse("", (const char *)text->data, text->bytes, &again, NULL);
+	if (rc == WARM_NO_MEMORY)
+		return warm_error_nomem(err, text->bytes);
+	*ret_right = true;
 	*ret_worth_another = false;
-	bool read = warm_yaml_parse("", (const char *)text->data, text->bytes, &again, NULL) == 0 &&
-		    again->n == yaml->n;
 	for (size_t i = 0; i < yaml->n; i++) {
 		struct document *d = &yaml->documents[i];
-		if (read &&
+		if (rc == 0 && again->n == yaml->n &&
 		    json_equal(again->documents[i].value, d->wanted != NULL ? d->wanted : d->value))
 			continue;
-		right = false;
-		if (d->wanted != NULL && !d->anew && !d->json) {
+		*ret_right = false;
+		if (d->wanted != NULL && !d->anew && !d->json && !json_equal(d->value, d->wanted)) {
 			d->anew = true;
 			*ret_worth_another = true;
 		}
 	}
-	return right;
+	return 0;
 }
 
 int warm_yaml_write(struct warm_yaml *yaml, struct warm_buf *ret_text, size_t *ret_anew,
 		    struct warm_error *err)
 {
+	scope_buf struct warm_buf text = WARM_BUF_INIT;
 	bool another = true, right = false;
 	int rc = 0;
 
 	while (rc == 0 && another && !right) {
-		ret_text->bytes = 0;
-		rc = write_once(yaml, ret_text, err);
+		text.bytes = 0;
+		rc = write_once(yaml, &text, err);
 		if (rc == 0)
-			right = is_right(yaml, ret_text, &another);
+			rc = is_right(yaml, &text, &right, &another, err);
+		else if (rc == WARM_UNSUPPORTED && write_more_anew(yaml))
+			rc = 0;
 	}
 	if (rc == 0 && !right)
 		rc = warm_error_set(err, WARM_UNSUPPORTED,
@@ -1342,6 +1437,9 @@ int warm_yaml_write(struct warm_yaml *yaml, struct warm_buf *ret_text, size_t *r
 				    yaml->name);
 	if (rc != 0)
 		return rc;
+	warm_buf_put(ret_text, text.data, text.bytes);
+	if (ret_text->failed)
+		return warm_error_nomem(err, text.bytes);
 	*ret_anew = 0;
 	for (size_t i = 0; i < yaml->n; i++)
 		*ret_anew += yaml->documents[i].anew;
