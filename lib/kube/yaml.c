@@ -40,7 +40,7 @@ struct document {
 
 struct warm_yaml {
 	const char *name, *text;
-	size_t bytes;
+	size_t bytes, bom; /* of these a byte order mark */
 	bool crlf;
 	struct document *documents;
 	size_t n, capacity;
@@ -126,7 +126,8 @@ static int mark_characters(struct warm_yaml *yaml, struct warm_error *err)
 	yaml->marks = calloc(yaml->bytes / MARK_EVERY + 1, sizeof(*yaml->marks));
 	if (yaml->marks == NULL)
 		return warm_error_nomem(err, yaml->bytes / MARK_EVERY * sizeof(*yaml->marks));
-	for (size_t at = 0; at < yaml->bytes; at += char_bytes((unsigned char)yaml->text[at])) {
+	for (size_t at = yaml->bom; at < yaml->bytes;
+	     at += char_bytes((unsigned char)yaml->text[at])) {
 		if (characters % MARK_EVERY == 0)
 			yaml->marks[yaml->n_marks++] = at;
 		characters++;
@@ -148,7 +149,7 @@ static size_t offset_of(const struct warm_yaml *yaml, size_t character)
 
 static size_t line_start(const struct warm_yaml *yaml, size_t at)
 {
-	while (at > 0 && yaml->text[at - 1] != '\n')
+	while (at > yaml->bom && yaml->text[at - 1] != '\n')
 		at--;
 	return at;
 }
@@ -165,8 +166,9 @@ static yaml_mark_t mark_of(const struct warm_yaml *yaml, size_t byte)
 {
 	yaml_mark_t mark = { 0 };
 
-	for (size_t at = 0; at < byte && at < yaml->bytes;
+	for (size_t at = yaml->bom; at < yaml->bom + byte && at < yaml->bytes;
 	     at += char_bytes((unsigned char)yaml->text[at])) {
+		mark.index++;
 		mark.column++;
 		if (yaml->text[at] != '\n')
 			continue;
@@ -178,8 +180,13 @@ static yaml_mark_t mark_of(const struct warm_yaml *yaml, size_t byte)
 
 static int bad(const struct reader *r, yaml_mark_t mark, const char *what)
 {
-	return warm_error_set(r->err, WARM_INVALID, "%.200s:%zu:%zu: %s", r->yaml->name,
-			      mark.line + 1, mark.column + 1, what);
+	size_t at = offset_of(r->yaml, mark.index), from = line_start(r->yaml, at);
+	size_t length = next_line(r->yaml, at) - from;
+	bool helm = memmem(r->yaml->text + from, length, "{{", 2) != NULL;
+
+	return warm_error_set(r->err, WARM_INVALID, "%.200s:%zu:%zu: %s%s", r->yaml->name,
+			      mark.line + 1, mark.column + 1, what,
+			      helm ? " (a template? render it first: helm template)" : "");
 }
 
 /* ---- scalars ---- */
@@ -330,13 +337,10 @@ static int next_event(struct reader *r, yaml_event_t *ret_event)
 		return warm_error_nomem(r->err, r->yaml->bytes);
 	if (p->error == YAML_READER_ERROR)
 		return bad(r, mark_of(r->yaml, p->problem_offset), p->problem);
-	size_t at = offset_of(r->yaml, p->problem_mark.index), from = line_start(r->yaml, at);
-	size_t length = next_line(r->yaml, at) - from;
-	bool helm = memmem(r->yaml->text + from, length, "{{", 2) != NULL;
-	return warm_error_set(r->err, WARM_INVALID, "%.200s:%zu:%zu: %s%s%s%s", r->yaml->name,
-			      p->problem_mark.line + 1, p->problem_mark.column + 1, p->problem,
-			      p->context != NULL ? " " : "", p->context != NULL ? p->context : "",
-			      helm ? " (a template? render it first: helm template)" : "");
+	char text[256];
+	snprintf(text, sizeof(text), "%s%s%s", p->problem, p->context != NULL ? " " : "",
+		 p->context != NULL ? p->context : "");
+	return bad(r, p->problem_mark, text);
 }
 
 static int node_new(struct reader *r, const yaml_event_t *event, enum kind kind,
@@ -682,7 +686,8 @@ static int parse_yaml(struct warm_yaml *yaml, struct warm_error *err)
 	if (!yaml_parser_initialize(&r.parser))
 		return warm_error_nomem(err, sizeof(r.parser));
 	yaml_parser_set_encoding(&r.parser, YAML_UTF8_ENCODING);
-	yaml_parser_set_input_string(&r.parser, (const unsigned char *)yaml->text, yaml->bytes);
+	yaml_parser_set_input_string(&r.parser, (const unsigned char *)yaml->text + yaml->bom,
+				     yaml->bytes - yaml->bom);
 	rc = read_stream(&r);
 	yaml_parser_delete(&r.parser);
 	forget_anchors(&r);
@@ -709,7 +714,7 @@ int warm_json_parse(const char *name, const char *text, size_t bytes, json_t **r
  * YAML, perhaps. */
 static bool parse_json(struct warm_yaml *yaml)
 {
-	size_t at = 0, line = 1;
+	size_t at = yaml->bom, line = 1;
 
 	for (;;) {
 		json_error_t problem;
@@ -757,6 +762,7 @@ int warm_yaml_parse(const char *name, const char *text, size_t bytes, struct war
 	yaml->name = name;
 	yaml->text = text;
 	yaml->bytes = bytes;
+	yaml->bom = bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
 	const char *newline = memchr(text, '\n', bytes);
 	yaml->crlf = newline != NULL && newline > text && newline[-1] == '\r';
 	if (!parse_json(yaml)) {
