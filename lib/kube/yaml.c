@@ -760,6 +760,7 @@ int warm_yaml_parse(const char *name, const char *text, size_t bytes, struct war
 	if (yaml == NULL)
 		return warm_error_nomem(err, sizeof(*yaml));
 	yaml->name = name;
+	text = bytes > 0 ? text : ""; /* of an empty buffer: NULL */
 	yaml->text = text;
 	yaml->bytes = bytes;
 	yaml->bom = bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
