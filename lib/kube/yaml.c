@@ -940,6 +940,12 @@ static struct warm_buf *add_edit(struct writer *w, size_t at, size_t remove)
 	return &w->edits[w->n++].text;
 }
 
+static void drop_edits(struct writer *w, size_t n)
+{
+	while (w->n > n)
+		warm_buf_release(&w->edits[--w->n].text);
+}
+
 static int put_flow(struct writer *w, struct warm_buf *text, const json_t *value)
 {
 	scope_free char *dump = json_dumps(value, JSON_ENCODE_ANY);
@@ -996,6 +1002,22 @@ static int insert_lines(struct writer *w, size_t at, const json_t *value, size_t
 	if (at > 0 && w->yaml->text[at - 1] != '\n')
 		warm_buf_put(text, "\n", 1);
 	return warm_yaml_emit(value, (unsigned)column, text, w->err);
+}
+
+/* Block text at `at`, the column of what follows it on its line. */
+static int insert_before(struct writer *w, size_t at, const json_t *value, size_t column)
+{
+	scope_buf struct warm_buf lines = WARM_BUF_INIT;
+	struct warm_buf *text = add_edit(w, at, 0);
+
+	if (text == NULL)
+		return WARM_NO_MEMORY;
+	int rc = warm_yaml_emit(value, (unsigned)column, &lines, w->err);
+	if (rc != 0)
+		return rc;
+	warm_buf_put(text, lines.data + column, lines.bytes - column);
+	warm_buf_printf(text, "%*s", (int)column, "");
+	return 0;
 }
 
 /* The entry or item that begins at `from` with its lines, up to `to`. */
@@ -1152,6 +1174,30 @@ static bool same_item(const json_t *a, const json_t *b)
 	       (json_is_string(name) && json_equal(name, json_object_get(b, "name")));
 }
 
+/* Whether an item without a name may be another one as it was before. */
+static bool is_alike(const json_t *a, const json_t *b)
+{
+	const char *key;
+	json_t *value;
+
+	if (json_is_array(a))
+		return json_is_array(b);
+	if (json_is_string(json_object_get(a, "name")))
+		return false;
+	json_object_foreach((json_t *)(uintptr_t)a, key, value)
+		if (json_object_get(b, key) != NULL)
+			return true;
+	return false;
+}
+
+static bool is_among(const json_t *item, const json_t *list, size_t from)
+{
+	for (size_t i = from; i < json_array_size(list); i++)
+		if (same_item(item, json_array_get(list, i)))
+			return true;
+	return false;
+}
+
 /* The '-' of an item: on its line or, of one that begins below, on a line before. */
 static int dash_of(const struct writer *w, const struct node *list, size_t item, size_t *ret_at)
 {
@@ -1184,6 +1230,7 @@ static int insert_item(struct writer *w, const struct node *list, size_t before,
 			warm_buf_put(text, ", ", 2);
 		return rc;
 	}
+	bool shares_line = false;
 	size_t at;
 	if (before > 0) {
 		at = after(w->yaml, list->children[before - 1]);
@@ -1191,14 +1238,15 @@ static int insert_item(struct writer *w, const struct node *list, size_t before,
 		rc = dash_of(w, list, 0, &at);
 		if (rc != 0)
 			return rc;
-		if (!begins_line(w->yaml, at))
-			return warm_error_set(w->err, WARM_UNSUPPORTED, "it shares its line");
-		at = above_comments(w->yaml, line_start(w->yaml, at));
+		shares_line = !begins_line(w->yaml, at);
+		if (!shares_line)
+			at = above_comments(w->yaml, line_start(w->yaml, at));
 	}
 	json_t *lines = json_array();
 	rc = lines == NULL || json_array_append(lines, (json_t *)(uintptr_t)item) != 0
 		     ? warm_error_nomem(w->err, 64)
-		     : insert_lines(w, at, lines, list->column);
+	     : shares_line ? insert_before(w, at, lines, list->column)
+			   : insert_lines(w, at, lines, list->column);
 	json_decref(lines);
 	return rc;
 }
@@ -1216,6 +1264,19 @@ static int remove_items(struct writer *w, const struct node *list, size_t from, 
 	return rc;
 }
 
+/* Within it or, where that can't be, as another one. */
+static int change_item(struct writer *w, const struct node *list, size_t i, const json_t *item)
+{
+	size_t n = w->n;
+
+	int rc = change(w, list->children[i], item, -1);
+	if (rc != WARM_UNSUPPORTED || list->flow)
+		return rc;
+	drop_edits(w, n);
+	rc = insert_item(w, list, i, item);
+	return rc == 0 ? remove_items(w, list, i, i + 1) : rc;
+}
+
 static int change_sequence(struct writer *w, const struct node *list, const json_t *wanted)
 {
 	size_t at = 0, i;
@@ -1229,6 +1290,9 @@ static int change_sequence(struct writer *w, const struct node *list, const json
 			break;
 		while (found < list->n && !same_item(list->children[found]->value, item))
 			found++;
+		if (found == list->n && at < list->n && is_alike(list->children[at]->value, item) &&
+		    !is_among(list->children[at]->value, wanted, i + 1))
+			found = at;
 		if (found == list->n) {
 			rc = insert_item(w, list, at, item);
 			continue;
@@ -1237,18 +1301,12 @@ static int change_sequence(struct writer *w, const struct node *list, const json
 			return warm_error_set(w->err, WARM_UNSUPPORTED, "a flow list");
 		rc = remove_items(w, list, at, found);
 		if (rc == 0)
-			rc = change(w, list->children[found], item, -1);
+			rc = change_item(w, list, found, item);
 		at = found + 1;
 	}
 	if (rc == 0 && at < list->n && list->flow)
 		return warm_error_set(w->err, WARM_UNSUPPORTED, "a flow list");
 	return rc == 0 ? remove_items(w, list, at, list->n) : rc;
-}
-
-static void drop_edits(struct writer *w, size_t n)
-{
-	while (w->n > n)
-		warm_buf_release(&w->edits[--w->n].text);
 }
 
 /* Edits that make `node` mean `wanted`; UNSUPPORTED where they can't be had. */
@@ -1369,8 +1427,7 @@ static bool write_more_anew(struct warm_yaml *yaml)
 
 static int write_once(struct warm_yaml *yaml, struct warm_buf *ret_text, struct warm_error *err)
 {
-	struct warm_error problem = { 0 };
-	struct writer w = { .yaml = yaml, .err = &problem };
+	struct writer w = { .yaml = yaml, .err = err };
 	int rc = 0;
 
 	for (size_t i = 0; i < yaml->n && rc == 0; i++) {
@@ -1393,8 +1450,6 @@ static int write_once(struct warm_yaml *yaml, struct warm_buf *ret_text, struct 
 		rc = apply(&w, ret_text);
 	drop_edits(&w, 0);
 	free(w.edits);
-	if (rc != 0 && err != NULL)
-		*err = problem;
 	return rc;
 }
 
@@ -1427,23 +1482,27 @@ int warm_yaml_write(struct warm_yaml *yaml, struct warm_buf *ret_text, size_t *r
 		    struct warm_error *err)
 {
 	scope_buf struct warm_buf text = WARM_BUF_INIT;
+	struct warm_error problem;
 	bool another = true, right = false;
 	int rc = 0;
 
 	while (rc == 0 && another && !right) {
 		text.bytes = 0;
-		rc = write_once(yaml, &text, err);
+		rc = write_once(yaml, &text, &problem);
 		if (rc == 0)
-			rc = is_right(yaml, &text, &right, &another, err);
+			rc = is_right(yaml, &text, &right, &another, &problem);
 		else if (rc == WARM_UNSUPPORTED && write_more_anew(yaml))
 			rc = 0;
 	}
 	if (rc == 0 && !right)
-		rc = warm_error_set(err, WARM_UNSUPPORTED,
+		rc = warm_error_set(&problem, WARM_UNSUPPORTED,
 				    "%.200s: can't be written so that it means what it should",
 				    yaml->name);
-	if (rc != 0)
+	if (rc != 0) {
+		if (err != NULL)
+			*err = problem;
 		return rc;
+	}
 	warm_buf_put(ret_text, text.data, text.bytes);
 	if (ret_text->failed)
 		return warm_error_nomem(err, text.bytes);
