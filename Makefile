@@ -123,7 +123,9 @@ $(KUBE_TESTS): LIBS := -lyaml
 $(B)/tests/test_dropin: $(B)/obj/dropin/13.o
 $(B)/tests/fuzz_%: $(B)/obj/tests/fuzz/fuzz_%.o $(if $(FUZZER),,$(B)/obj/tests/fuzz/replay.o) $(SYNC)
 	$(link)
-	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(if $(FUZZER),-fsanitize=fuzzer) $(SYNC_LIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) $^ -o $@ $(if $(FUZZER),-fsanitize=fuzzer) $(SYNC_LIBS) $(LIBS)
+$(B)/tests/fuzz_yaml: $(KUBE)
+$(B)/tests/fuzz_yaml: LIBS := -lyaml
 $(B)/tests/libfault.so: tests/fault/fault.c
 	$(link)
 	$(Q)$(CC) -std=gnu11 -D_GNU_SOURCE -O2 -g -fPIC -shared $(WARNINGS) $< -o $@ -ldl

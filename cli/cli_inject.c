@@ -100,10 +100,8 @@ static int serve_all(struct work *w, struct warm_yaml *yaml, json_t **changed,
 				    w->file, warm_yaml_count(yaml));
 	if (rc == 0 && w->served == 0)
 		rc = warm_error_set(err, WARM_INVALID,
-				    "%s: no container '%.63s' in any of %zu "
-				    "pod templates",
-				    w->file, w->cli->options->inject.containers.items[0],
-				    w->templates);
+				    "%s: the container wanted is in none of %zu pod templates",
+				    w->file, w->templates);
 	if (rc == 0)
 		rc = warm_yaml_write(yaml, &out, &anew, err);
 	if (rc != 0)

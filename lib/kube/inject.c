@@ -92,9 +92,16 @@ static int check_compilers(const struct warm_option_list *list, struct warm_erro
 
 static int check_quantity(const char *flag, const char *text, struct warm_error *err)
 {
-	size_t digits = strspn(text, "0123456789."), unit = strlen(text + digits);
+	static const char *const units[] = { "",  "m",	"k",  "M",  "G",  "T",	"P",
+					     "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei" };
+	size_t whole = strspn(text, "0123456789"), digits = whole;
+	bool known = false;
 
-	if (digits == 0 || unit > 2 || strspn(text + digits, "mkMGTiE") != unit)
+	if (text[digits] == '.')
+		digits += 1 + strspn(text + digits + 1, "0123456789");
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]) && !known; i++)
+		known = strcmp(text + digits, units[i]) == 0;
+	if (whole == 0 || !known)
 		return warm_error_set(err, WARM_INVALID,
 				      "--%s: '%.64s' is no quantity (200m, 256Mi)", flag, text);
 	return 0;
@@ -210,7 +217,8 @@ static void clean_container(json_t *container, const char *mount)
 		json_object_del(container, "env");
 	removed = false;
 	json_array_foreach(mounts, i, one) {
-		if (!is(one, "name", WARM_INJECT_VOLUME) || !is(one, "mountPath", mount))
+		if (!is(one, "name", WARM_INJECT_VOLUME) || !is(one, "mountPath", mount) ||
+		    json_object_size(one) != 2)
 			continue;
 		json_array_remove(mounts, i--);
 		removed = true;
@@ -422,6 +430,8 @@ static int add_store_mounts(json_t *mounts, const json_t *container,
 		const char *path = json_string_value(json_object_get(one, "mountPath"));
 		size_t n = path != NULL ? strlen(path) : 0;
 		bool wanted = false;
+		while (n > 1 && path[n - 1] == '/')
+			n--;
 		for (size_t j = 0; j < o->n_stores && n > 1; j++)
 			wanted = wanted || (strncmp(o->stores[j], path, n) == 0 &&
 					    (o->stores[j][n] == '/' || o->stores[j][n] == '\0'));
@@ -620,9 +630,10 @@ int warm_inject(struct warm_template *template, const struct warm_inject_options
 	WARM_SCOPE(names_release) struct names names = { 0 };
 	struct warm_inject_options o = *options;
 	struct warm_inject_report r = { 0 };
-	int rc = warm_inject_remove(template, &r.replaced, err);
+	json_t *container;
+	int rc = 0;
 
-	if (rc == 0 && o.n_containers == 0 && containers != NULL) {
+	if (o.n_containers == 0 && containers != NULL) {
 		rc = split(containers, &names, err);
 		o.containers = names.items;
 		o.n_containers = names.n;
@@ -631,6 +642,10 @@ int warm_inject(struct warm_template *template, const struct warm_inject_options
 		o.compilers = wanted != NULL ? &wanted : by_default;
 		o.n_compilers = 1;
 	}
+	for (size_t i = 0; i < o.n_containers && rc == 0; i++)
+		rc = warm_template_container(template, o.containers + i, 1, &container, err);
+	if (rc == 0)
+		rc = warm_inject_remove(template, &r.replaced, err);
 	if (rc == 0)
 		rc = inject(template, &o, &r, err);
 	if (rc == 0)

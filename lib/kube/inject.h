@@ -158,9 +158,9 @@ int warm_inject_take(const struct warm_inject_flags *flags, struct warm_inject_o
 
 /* Add to `template`, or bring up to date what was added.
  *
- * Errors: NOT_FOUND, INVALID: no container, or not just one; INVALID: a container of ours or a mount
- *         path is somebody else's, the template's form; NO_MEMORY. The template may then be changed
- *         in part: it isn't to be used.
+ * Errors: NOT_FOUND: no container of a name; the template is as it was. INVALID: not just one
+ *         container, a mount path that is somebody else's, the template's form; NO_MEMORY. The
+ *         template may then be changed in part: it isn't to be used.
  */
 int warm_inject(struct warm_template *template, const struct warm_inject_options *options,
 		struct warm_inject_report *ret_report, struct warm_error *err) WARM_CHECKED;

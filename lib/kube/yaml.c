@@ -10,7 +10,7 @@
 #include <strings.h>
 #include <yaml.h>
 
-enum { MARK_EVERY = 256, MAX_NODES = 1 << 20 };
+enum { MARK_EVERY = 256, MAX_NODES = 1 << 20, NODE_BYTES = 64 };
 
 enum kind { SCALAR, SEQUENCE, MAPPING };
 
@@ -23,7 +23,7 @@ struct node {
 	json_t *value;
 	struct node **children;
 	size_t n, capacity;
-	size_t nodes; /* of its value, aliases expanded */
+	size_t nodes; /* of its value, aliases expanded; a long text counts as several */
 };
 
 struct anchor {
@@ -41,7 +41,7 @@ struct document {
 
 struct warm_yaml {
 	const char *name, *text;
-	size_t bytes;
+	size_t bytes, bom; /* of these a byte order mark */
 	bool crlf;
 	struct document *documents;
 	size_t n, capacity;
@@ -127,7 +127,8 @@ static int mark_characters(struct warm_yaml *yaml, struct warm_error *err)
 	yaml->marks = calloc(yaml->bytes / MARK_EVERY + 1, sizeof(*yaml->marks));
 	if (yaml->marks == NULL)
 		return warm_error_nomem(err, yaml->bytes / MARK_EVERY * sizeof(*yaml->marks));
-	for (size_t at = 0; at < yaml->bytes; at += char_bytes((unsigned char)yaml->text[at])) {
+	for (size_t at = yaml->bom; at < yaml->bytes;
+	     at += char_bytes((unsigned char)yaml->text[at])) {
 		if (characters % MARK_EVERY == 0)
 			yaml->marks[yaml->n_marks++] = at;
 		characters++;
@@ -149,7 +150,7 @@ static size_t offset_of(const struct warm_yaml *yaml, size_t character)
 
 static size_t line_start(const struct warm_yaml *yaml, size_t at)
 {
-	while (at > 0 && yaml->text[at - 1] != '\n')
+	while (at > yaml->bom && yaml->text[at - 1] != '\n')
 		at--;
 	return at;
 }
@@ -161,10 +162,32 @@ static size_t next_line(const struct warm_yaml *yaml, size_t at)
 	return end != NULL ? (size_t)(end - yaml->text) + 1 : yaml->bytes;
 }
 
+/* Of a byte. */
+static yaml_mark_t mark_of(const struct warm_yaml *yaml, size_t byte)
+{
+	yaml_mark_t mark = { 0 };
+
+	for (size_t at = yaml->bom; at < yaml->bom + byte && at < yaml->bytes;
+	     at += char_bytes((unsigned char)yaml->text[at])) {
+		mark.index++;
+		mark.column++;
+		if (yaml->text[at] != '\n')
+			continue;
+		mark.column = 0;
+		mark.line++;
+	}
+	return mark;
+}
+
 static int bad(const struct reader *r, yaml_mark_t mark, const char *what)
 {
-	return warm_error_set(r->err, WARM_INVALID, "%.200s:%zu:%zu: %s", r->yaml->name,
-			      mark.line + 1, mark.column + 1, what);
+	size_t at = offset_of(r->yaml, mark.index), from = line_start(r->yaml, at);
+	size_t length = next_line(r->yaml, at) - from;
+	bool helm = memmem(r->yaml->text + from, length, "{{", 2) != NULL;
+
+	return warm_error_set(r->err, WARM_INVALID, "%.200s:%zu:%zu: %s%s", r->yaml->name,
+			      mark.line + 1, mark.column + 1, what,
+			      helm ? " (a template? render it first: helm template)" : "");
 }
 
 /* ---- scalars ---- */
@@ -200,27 +223,39 @@ static bool looks_decimal(const char *text)
 	return *p == '\0';
 }
 
-static json_t *integer_of(const char *text)
+static bool is_integer(const char *text, long long *ret_value)
 {
 	const char *digits = text + (*text == '-' || *text == '+');
 	bool binary = digits[0] == '0' && (digits[1] == 'b' || digits[1] == 'B');
 	bool octal = digits[0] == '0' && (digits[1] == 'o' || digits[1] == 'O');
 	char *end;
 
-	if (!isdigit((unsigned char)digits[0]))
-		return NULL;
+	if (!isdigit((unsigned char)digits[0]) || (octal && !isdigit((unsigned char)digits[2])))
+		return false;
 	errno = 0;
 	long long v = binary || octal ? strtoll(digits + 2, &end, binary ? 2 : 8)
 				      : strtoll(text, &end, 0);
 	if ((binary || octal) && *text == '-')
 		v = -v;
 	if (*end != '\0' || end == digits + (binary || octal ? 2 : 0) || errno != 0)
-		return NULL;
-	return json_integer(v);
+		return false;
+	*ret_value = v;
+	return true;
 }
 
-/* What a plain scalar is by YAML 1.1 as of go-yaml. NULL: a string, or no memory. */
-static json_t *resolve(const char *text, size_t bytes)
+/* Numbers that JSON lacks. */
+static bool is_infinite(const char *text)
+{
+	static const char *const words[] = { ".inf",  ".Inf",  ".INF",	"+.inf", "+.Inf",
+					     "+.INF", "-.inf", "-.Inf", "-.INF", ".nan",
+					     ".NaN",  ".NAN",  NULL };
+
+	return one_of(text, words);
+}
+
+/* Whether a plain scalar is no string, by YAML 1.1 as of go-yaml, but what `ret_value` is set to;
+ * NULL: no memory. */
+static bool resolve(const char *text, size_t bytes, json_t **ret_value)
 {
 	static const char *const yes[] = { "y",	   "Y",	   "yes", "Yes", "YES", "true",
 					   "True", "TRUE", "on",  "On",	 "ON",	NULL };
@@ -228,24 +263,33 @@ static json_t *resolve(const char *text, size_t bytes)
 					  "False", "FALSE", "off", "Off", "OFF", NULL };
 	static const char *const nothing[] = { "", "~", "null", "Null", "NULL", NULL };
 	char plain[64];
+	long long integer;
 	size_t n = 0;
 
 	if (strlen(text) != bytes)
-		return NULL;
-	if (one_of(text, nothing))
-		return json_null();
-	if (one_of(text, yes) || one_of(text, no))
-		return json_boolean(one_of(text, yes));
+		return false;
+	if (one_of(text, nothing)) {
+		*ret_value = json_null();
+		return true;
+	}
+	if (one_of(text, yes) || one_of(text, no)) {
+		*ret_value = json_boolean(one_of(text, yes));
+		return true;
+	}
 	if (bytes >= sizeof(plain) || !(isdigit((unsigned char)text[0]) || strchr("+-.", text[0])))
-		return NULL;
+		return false;
 	for (const char *p = text; *p != '\0'; p++)
 		if (*p != '_' || p == text)
 			plain[n++] = *p;
 	plain[n] = '\0';
-	json_t *integer = integer_of(plain);
-	if (integer != NULL)
-		return integer;
-	return looks_decimal(plain) ? json_real(strtod(plain, NULL)) : NULL;
+	if (is_integer(plain, &integer)) {
+		*ret_value = json_integer(integer);
+		return true;
+	}
+	if (!looks_decimal(plain) || !isfinite(strtod(plain, NULL)))
+		return false;
+	*ret_value = json_real(strtod(plain, NULL));
+	return true;
 }
 
 static bool is_tag(const yaml_char_t *tag, const char *name)
@@ -254,18 +298,32 @@ static bool is_tag(const yaml_char_t *tag, const char *name)
 	       strcmp((const char *)tag + 18, name) == 0;
 }
 
-static json_t *scalar_value(const yaml_event_t *event)
+/* A tag of its own makes a string of what is plain, one of a number a number of what is quoted. */
+static bool is_resolved(const yaml_event_t *event)
+{
+	const yaml_char_t *tag = event->data.scalar.tag;
+
+	if (tag == NULL)
+		return event->data.scalar.plain_implicit &&
+		       event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
+	return is_tag(tag, "int") || is_tag(tag, "float") || is_tag(tag, "bool") ||
+	       is_tag(tag, "null");
+}
+
+static int scalar_value(const struct reader *r, const yaml_event_t *event, json_t **ret_value)
 {
 	const char *text = (const char *)event->data.scalar.value;
 	size_t bytes = event->data.scalar.length;
-	bool plain = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
+	json_t *value = NULL;
 
-	if (plain && !is_tag(event->data.scalar.tag, "str")) {
-		json_t *value = resolve(text, bytes);
-		if (value != NULL)
-			return value;
-	}
-	return json_stringn(text, bytes);
+	if (is_resolved(event) && is_infinite(text))
+		return bad(r, event->start_mark, "a number that JSON lacks: it needs quotes");
+	if (!is_resolved(event) || !resolve(text, bytes, &value))
+		value = json_stringn(text, bytes);
+	if (value == NULL)
+		return warm_error_nomem(r->err, bytes);
+	*ret_value = value;
+	return 0;
 }
 
 /* ---- reading ---- */
@@ -279,15 +337,11 @@ static int next_event(struct reader *r, yaml_event_t *ret_event)
 	if (p->error == YAML_MEMORY_ERROR)
 		return warm_error_nomem(r->err, r->yaml->bytes);
 	if (p->error == YAML_READER_ERROR)
-		return warm_error_set(r->err, WARM_INVALID, "%.200s: byte %zu: %s", r->yaml->name,
-				      p->problem_offset, p->problem);
-	size_t at = offset_of(r->yaml, p->problem_mark.index), from = line_start(r->yaml, at);
-	size_t length = next_line(r->yaml, at) - from;
-	bool helm = memmem(r->yaml->text + from, length, "{{", 2) != NULL;
-	return warm_error_set(r->err, WARM_INVALID, "%.200s:%zu:%zu: %s%s%s%s", r->yaml->name,
-			      p->problem_mark.line + 1, p->problem_mark.column + 1, p->problem,
-			      p->context != NULL ? " " : "", p->context != NULL ? p->context : "",
-			      helm ? " (a template? render it first: helm template)" : "");
+		return bad(r, mark_of(r->yaml, p->problem_offset), p->problem);
+	char text[256];
+	snprintf(text, sizeof(text), "%s%s%s", p->problem, p->context != NULL ? " " : "",
+		 p->context != NULL ? p->context : "");
+	return bad(r, p->problem_mark, text);
 }
 
 static int node_new(struct reader *r, const yaml_event_t *event, enum kind kind,
@@ -453,6 +507,28 @@ static int put_member(struct reader *r, struct node *node, yaml_mark_t mark)
 	return json_object_set(node->value, name, value) == 0 ? 0 : warm_error_nomem(r->err, 64);
 }
 
+/* Of a whole number or a boolean Kubernetes makes a string: 8080, and "true" of y. */
+static int name_key(const struct reader *r, struct node *key, yaml_mark_t mark)
+{
+	const json_t *value = key->value;
+	bool named = r->n_anchors > 0 && r->anchors[r->n_anchors - 1].node == key;
+	char text[32];
+
+	if (json_is_string(value))
+		return 0;
+	if (named || !(json_is_integer(value) || json_is_boolean(value)))
+		return bad(r, mark, "a key that is no string: it needs quotes");
+	snprintf(text, sizeof(text), "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+	json_t *name = json_string(json_is_integer(value) ? text
+				   : json_is_true(value)  ? "true"
+							  : "false");
+	if (name == NULL)
+		return warm_error_nomem(r->err, sizeof(text));
+	json_decref(key->value);
+	key->value = name;
+	return 0;
+}
+
 static int read_mapping(struct reader *r, struct node *node, unsigned depth)
 {
 	bool ended = false;
@@ -468,8 +544,7 @@ static int read_mapping(struct reader *r, struct node *node, unsigned depth)
 			break;
 		if (node->n % 2 == 1) {
 			key_mark = mark;
-			if (!json_is_string(node->children[node->n - 1]->value))
-				rc = bad(r, mark, "a key that is no string: it needs quotes");
+			rc = name_key(r, node->children[node->n - 1], mark);
 		} else {
 			rc = put_member(r, node, key_mark);
 		}
@@ -502,9 +577,8 @@ static int read_node(struct reader *r, const yaml_event_t *event, unsigned depth
 		node->literal = event->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
 		node->flow = event->data.scalar.style == YAML_LITERAL_SCALAR_STYLE ||
 			     event->data.scalar.style == YAML_FOLDED_SCALAR_STYLE;
-		node->value = scalar_value(event);
-		if (node->value == NULL)
-			rc = bad(r, event->start_mark, "text that isn't UTF-8, or no memory");
+		node->nodes += event->data.scalar.length / NODE_BYTES;
+		rc = scalar_value(r, event, &node->value);
 		if (rc == 0)
 			rc = begin_anchor(r, anchor);
 		break;
@@ -613,7 +687,8 @@ static int parse_yaml(struct warm_yaml *yaml, struct warm_error *err)
 	if (!yaml_parser_initialize(&r.parser))
 		return warm_error_nomem(err, sizeof(r.parser));
 	yaml_parser_set_encoding(&r.parser, YAML_UTF8_ENCODING);
-	yaml_parser_set_input_string(&r.parser, (const unsigned char *)yaml->text, yaml->bytes);
+	yaml_parser_set_input_string(&r.parser, (const unsigned char *)yaml->text + yaml->bom,
+				     yaml->bytes - yaml->bom);
 	rc = read_stream(&r);
 	yaml_parser_delete(&r.parser);
 	forget_anchors(&r);
@@ -640,7 +715,7 @@ int warm_json_parse(const char *name, const char *text, size_t bytes, json_t **r
  * YAML, perhaps. */
 static bool parse_json(struct warm_yaml *yaml)
 {
-	size_t at = 0, line = 1;
+	size_t at = yaml->bom, line = 1;
 
 	for (;;) {
 		json_error_t problem;
@@ -686,8 +761,10 @@ int warm_yaml_parse(const char *name, const char *text, size_t bytes, struct war
 	if (yaml == NULL)
 		return warm_error_nomem(err, sizeof(*yaml));
 	yaml->name = name;
+	text = bytes > 0 ? text : ""; /* of an empty buffer: NULL */
 	yaml->text = text;
 	yaml->bytes = bytes;
+	yaml->bom = bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
 	const char *newline = memchr(text, '\n', bytes);
 	yaml->crlf = newline != NULL && newline > text && newline[-1] == '\r';
 	if (!parse_json(yaml)) {
@@ -761,9 +838,10 @@ static bool emit_scalar(yaml_emitter_t *emitter, const char *text, size_t bytes,
 static bool emit_string(yaml_emitter_t *emitter, const char *text, size_t bytes)
 {
 	yaml_scalar_style_t style = YAML_ANY_SCALAR_STYLE;
-	json_t *other = resolve(text, bytes);
+	json_t *other = NULL;
 
-	if (other != NULL || strcmp(text, "<<") == 0 || strcmp(text, "=") == 0)
+	if (resolve(text, bytes, &other) || is_infinite(text) || strcmp(text, "<<") == 0 ||
+	    strcmp(text, "=") == 0)
 		style = YAML_DOUBLE_QUOTED_SCALAR_STYLE;
 	else if (strchr(text, '\n') != NULL)
 		style = YAML_LITERAL_SCALAR_STYLE;
@@ -881,6 +959,12 @@ static struct warm_buf *add_edit(struct writer *w, size_t at, size_t remove)
 	return &w->edits[w->n++].text;
 }
 
+static void drop_edits(struct writer *w, size_t n)
+{
+	while (w->n > n)
+		warm_buf_release(&w->edits[--w->n].text);
+}
+
 static int put_flow(struct writer *w, struct warm_buf *text, const json_t *value)
 {
 	scope_free char *dump = json_dumps(value, JSON_ENCODE_ANY);
@@ -937,6 +1021,22 @@ static int insert_lines(struct writer *w, size_t at, const json_t *value, size_t
 	if (at > 0 && w->yaml->text[at - 1] != '\n')
 		warm_buf_put(text, "\n", 1);
 	return warm_yaml_emit(value, (unsigned)column, text, w->err);
+}
+
+/* Block text at `at`, the column of what follows it on its line. */
+static int insert_before(struct writer *w, size_t at, const json_t *value, size_t column)
+{
+	scope_buf struct warm_buf lines = WARM_BUF_INIT;
+	struct warm_buf *text = add_edit(w, at, 0);
+
+	if (text == NULL)
+		return WARM_NO_MEMORY;
+	int rc = warm_yaml_emit(value, (unsigned)column, &lines, w->err);
+	if (rc != 0)
+		return rc;
+	warm_buf_put(text, lines.data + column, lines.bytes - column);
+	warm_buf_printf(text, "%*s", (int)column, "");
+	return 0;
 }
 
 /* The entry or item that begins at `from` with its lines, up to `to`. */
@@ -1016,8 +1116,6 @@ static int change_flow_mapping(struct writer *w, const struct node *map, const j
 	size_t at;
 	int rc = 0;
 
-	if (map->n == 0)
-		return replace_node(w, map, wanted, -1);
 	for (size_t i = 0; i + 1 < map->n; i += 2)
 		if (json_object_get(wanted, json_string_value(map->children[i]->value)) == NULL)
 			return replace_node(w, map, wanted, -1);
@@ -1095,6 +1193,30 @@ static bool same_item(const json_t *a, const json_t *b)
 	       (json_is_string(name) && json_equal(name, json_object_get(b, "name")));
 }
 
+/* Whether an item without a name may be another one as it was before. */
+static bool is_alike(const json_t *a, const json_t *b)
+{
+	const char *key;
+	json_t *value;
+
+	if (json_is_array(a))
+		return json_is_array(b);
+	if (json_is_string(json_object_get(a, "name")))
+		return false;
+	json_object_foreach((json_t *)(uintptr_t)a, key, value)
+		if (json_object_get(b, key) != NULL)
+			return true;
+	return false;
+}
+
+static bool is_among(const json_t *item, const json_t *list, size_t from)
+{
+	for (size_t i = from; i < json_array_size(list); i++)
+		if (same_item(item, json_array_get(list, i)))
+			return true;
+	return false;
+}
+
 /* The '-' of an item: on its line or, of one that begins below, on a line before. */
 static int dash_of(const struct writer *w, const struct node *list, size_t item, size_t *ret_at)
 {
@@ -1127,6 +1249,7 @@ static int insert_item(struct writer *w, const struct node *list, size_t before,
 			warm_buf_put(text, ", ", 2);
 		return rc;
 	}
+	bool shares_line = false;
 	size_t at;
 	if (before > 0) {
 		at = after(w->yaml, list->children[before - 1]);
@@ -1134,14 +1257,15 @@ static int insert_item(struct writer *w, const struct node *list, size_t before,
 		rc = dash_of(w, list, 0, &at);
 		if (rc != 0)
 			return rc;
-		if (!begins_line(w->yaml, at))
-			return warm_error_set(w->err, WARM_UNSUPPORTED, "it shares its line");
-		at = above_comments(w->yaml, line_start(w->yaml, at));
+		shares_line = !begins_line(w->yaml, at);
+		if (!shares_line)
+			at = above_comments(w->yaml, line_start(w->yaml, at));
 	}
 	json_t *lines = json_array();
 	rc = lines == NULL || json_array_append(lines, (json_t *)(uintptr_t)item) != 0
 		     ? warm_error_nomem(w->err, 64)
-		     : insert_lines(w, at, lines, list->column);
+	     : shares_line ? insert_before(w, at, lines, list->column)
+			   : insert_lines(w, at, lines, list->column);
 	json_decref(lines);
 	return rc;
 }
@@ -1159,6 +1283,19 @@ static int remove_items(struct writer *w, const struct node *list, size_t from, 
 	return rc;
 }
 
+/* Within it or, where that can't be, as another one. */
+static int change_item(struct writer *w, const struct node *list, size_t i, const json_t *item)
+{
+	size_t n = w->n;
+
+	int rc = change(w, list->children[i], item, -1);
+	if (rc != WARM_UNSUPPORTED || list->flow)
+		return rc;
+	drop_edits(w, n);
+	rc = insert_item(w, list, i, item);
+	return rc == 0 ? remove_items(w, list, i, i + 1) : rc;
+}
+
 static int change_sequence(struct writer *w, const struct node *list, const json_t *wanted)
 {
 	size_t at = 0, i;
@@ -1172,6 +1309,9 @@ static int change_sequence(struct writer *w, const struct node *list, const json
 			break;
 		while (found < list->n && !same_item(list->children[found]->value, item))
 			found++;
+		if (found == list->n && at < list->n && is_alike(list->children[at]->value, item) &&
+		    !is_among(list->children[at]->value, wanted, i + 1))
+			found = at;
 		if (found == list->n) {
 			rc = insert_item(w, list, at, item);
 			continue;
@@ -1180,18 +1320,12 @@ static int change_sequence(struct writer *w, const struct node *list, const json
 			return warm_error_set(w->err, WARM_UNSUPPORTED, "a flow list");
 		rc = remove_items(w, list, at, found);
 		if (rc == 0)
-			rc = change(w, list->children[found], item, -1);
+			rc = change_item(w, list, found, item);
 		at = found + 1;
 	}
 	if (rc == 0 && at < list->n && list->flow)
 		return warm_error_set(w->err, WARM_UNSUPPORTED, "a flow list");
 	return rc == 0 ? remove_items(w, list, at, list->n) : rc;
-}
-
-static void drop_edits(struct writer *w, size_t n)
-{
-	while (w->n > n)
-		warm_buf_release(&w->edits[--w->n].text);
 }
 
 /* Edits that make `node` mean `wanted`; UNSUPPORTED where they can't be had. */
@@ -1204,9 +1338,9 @@ static int change(struct writer *w, const struct node *node, const json_t *wante
 		return 0;
 	if (node->alias)
 		return warm_error_set(w->err, WARM_UNSUPPORTED, "an alias");
-	if (node->kind == MAPPING && json_is_object(wanted) && node->flow)
+	if (node->kind == MAPPING && node->n > 0 && json_is_object(wanted) && node->flow)
 		return change_flow_mapping(w, node, wanted);
-	if (node->kind == MAPPING && json_is_object(wanted) && !is_empty(wanted))
+	if (node->kind == MAPPING && node->n > 0 && json_is_object(wanted) && !is_empty(wanted))
 		return change_mapping(w, node, wanted);
 	if (node->kind != SEQUENCE || !json_is_array(wanted) || is_empty(node->value) ||
 	    (is_empty(wanted) && !node->flow))
@@ -1257,7 +1391,9 @@ static int by_place(const void *a, const void *b)
 
 	if (x->at != y->at)
 		return x->at < y->at ? -1 : 1;
-	return x < y ? -1 : x > y; /* as they were made */
+	if ((x->remove == 0) != (y->remove == 0))
+		return x->remove == 0 ? -1 : 1; /* what comes in before what goes */
+	return x < y ? -1 : x > y;		/* as they were made */
 }
 
 static void put_text(struct warm_buf *into, const char *text, size_t bytes, bool crlf)
@@ -1281,7 +1417,9 @@ static int apply(const struct writer *w, struct warm_buf *ret_text)
 		order[i] = &w->edits[i];
 	qsort(order, w->n, sizeof(*order), by_place);
 	for (size_t i = 0; i < w->n; i++) {
-		if (order[i]->at < at || order[i]->text.failed)
+		if (order[i]->text.failed)
+			return warm_error_nomem(w->err, order[i]->text.bytes);
+		if (order[i]->at < at)
 			return warm_error_set(w->err, WARM_UNSUPPORTED, "edits meet");
 		warm_buf_put(ret_text, yaml->text + at, order[i]->at - at);
 		put_text(ret_text, (const char *)order[i]->text.data, order[i]->text.bytes,
@@ -1290,6 +1428,20 @@ static int apply(const struct writer *w, struct warm_buf *ret_text)
 	}
 	warm_buf_put(ret_text, yaml->text + at, yaml->bytes - at);
 	return ret_text->failed ? warm_error_nomem(w->err, yaml->bytes) : 0;
+}
+
+/* Of documents that could be written anew. */
+static bool write_more_anew(struct warm_yaml *yaml)
+{
+	bool more = false;
+
+	for (size_t i = 0; i < yaml->n; i++) {
+		struct document *d = &yaml->documents[i];
+		if (d->wanted == NULL || d->anew || d->json || json_equal(d->value, d->wanted))
+			continue;
+		d->anew = more = true;
+	}
+	return more;
 }
 
 static int write_once(struct warm_yaml *yaml, struct warm_buf *ret_text, struct warm_error *err)
@@ -1321,46 +1473,58 @@ static int write_once(struct warm_yaml *yaml, struct warm_buf *ret_text, struct 
 }
 
 /* Whether the text means what it should; documents that don't are to be written anew. */
-static bool is_right(struct warm_yaml *yaml, const struct warm_buf *text, bool *ret_worth_another)
+static int is_right(struct warm_yaml *yaml, const struct warm_buf *text, bool *ret_right,
+		    bool *ret_worth_another, struct warm_error *err)
 {
 	scope_yaml struct warm_yaml *again = NULL;
-	bool right = true;
 
+	int rc = warm_yaml_parse("", (const char *)text->data, text->bytes, &again, NULL);
+	if (rc == WARM_NO_MEMORY)
+		return warm_error_nomem(err, text->bytes);
+	*ret_right = true;
 	*ret_worth_another = false;
-	bool read = warm_yaml_parse("", (const char *)text->data, text->bytes, &again, NULL) == 0 &&
-		    again->n == yaml->n;
 	for (size_t i = 0; i < yaml->n; i++) {
 		struct document *d = &yaml->documents[i];
-		if (read &&
+		if (rc == 0 && again->n == yaml->n &&
 		    json_equal(again->documents[i].value, d->wanted != NULL ? d->wanted : d->value))
 			continue;
-		right = false;
-		if (d->wanted != NULL && !d->anew && !d->json) {
+		*ret_right = false;
+		if (d->wanted != NULL && !d->anew && !d->json && !json_equal(d->value, d->wanted)) {
 			d->anew = true;
 			*ret_worth_another = true;
 		}
 	}
-	return right;
+	return 0;
 }
 
 int warm_yaml_write(struct warm_yaml *yaml, struct warm_buf *ret_text, size_t *ret_anew,
 		    struct warm_error *err)
 {
+	scope_buf struct warm_buf text = WARM_BUF_INIT;
+	struct warm_error problem;
 	bool another = true, right = false;
 	int rc = 0;
 
 	while (rc == 0 && another && !right) {
-		ret_text->bytes = 0;
-		rc = write_once(yaml, ret_text, err);
+		text.bytes = 0;
+		rc = write_once(yaml, &text, &problem);
 		if (rc == 0)
-			right = is_right(yaml, ret_text, &another);
+			rc = is_right(yaml, &text, &right, &another, &problem);
+		else if (rc == WARM_UNSUPPORTED && write_more_anew(yaml))
+			rc = 0;
 	}
 	if (rc == 0 && !right)
-		rc = warm_error_set(err, WARM_UNSUPPORTED,
+		rc = warm_error_set(&problem, WARM_UNSUPPORTED,
 				    "%.200s: can't be written so that it means what it should",
 				    yaml->name);
-	if (rc != 0)
+	if (rc != 0) {
+		if (err != NULL)
+			*err = problem;
 		return rc;
+	}
+	warm_buf_put(ret_text, text.data, text.bytes);
+	if (ret_text->failed)
+		return warm_error_nomem(err, text.bytes);
 	*ret_anew = 0;
 	for (size_t i = 0; i < yaml->n; i++)
 		*ret_anew += yaml->documents[i].anew;

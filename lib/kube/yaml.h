@@ -8,8 +8,9 @@
  *	warm_yaml_emit()	a value as YAML
  *
  * Scalars are resolved as Kubernetes does (YAML 1.1 as of go-yaml: yes and on are booleans, 010 is
- * eight), aliases and merge keys (<<) are expanded. What Kubernetes refuses is refused: duplicate
- * keys, keys that are no strings, cycles.
+ * eight), aliases and merge keys (<<) are expanded, a key that is a whole number or a boolean is its
+ * text. What Kubernetes refuses is refused: cycles, other keys that are no strings, numbers that JSON
+ * lacks. So are duplicate keys, of which it takes the last.
  *
  * Threads: any number, on different objects.
  */
@@ -49,7 +50,7 @@ size_t warm_yaml_line(const struct warm_yaml *yaml, size_t document);
 /* Set the value that a document is to have; it is borrowed until warm_yaml_write(). */
 void warm_yaml_replace(struct warm_yaml *yaml, size_t document, json_t *value);
 
-/* The whole file, with the replaced documents as text that parses to just their new values. What is
+/* Append the whole file, with the replaced documents as text that parses to just their new values. What is
  * equal keeps its bytes. Where that can't be (a change within what an anchor names), the document is
  * written anew, and `ret_anew` counts it. JSON stays JSON. */
 int warm_yaml_write(struct warm_yaml *yaml, struct warm_buf *ret_text, size_t *ret_anew,
