@@ -28,11 +28,11 @@
 #include "lib/base/pace.h"
 #include "lib/sync/near.h"
 #include "lib/sync/quarantine.h"
-#include "lib/sync/ready.h"
 #include "lib/sync/result.h"
 #include "lib/sync/target.h"
 #include "sidecar/holder.h"
 #include "sidecar/listen.h"
+#include "lib/sync/ready.h"
 #include "sidecar/watch.h"
 
 enum {
@@ -745,9 +745,8 @@ static int idle_until_signal(const struct sidecar *s, int signal_fd)
 /* After a last round that failed: a store may come back, but it must not hold the pod's end. */
 static bool worth_retrying(const struct sidecar *s)
 {
-	return s->status != 0 && s->status != WARM_DENIED && s->status != WARM_NO_SPACE &&
-	       s->status != WARM_UNSUPPORTED && s->status != WARM_INVALID &&
-	       s->status != WARM_NOT_FOUND && !s->report.volume_lost &&
+	return s->status != 0 && s->status != WARM_DENIED && s->status != WARM_UNSUPPORTED &&
+	       s->status != WARM_INVALID && s->status != WARM_NOT_FOUND && !s->report.volume_lost &&
 	       s->next_round_ms - s->ending_since_ms < LAST_RETRY_MS;
 }
 
