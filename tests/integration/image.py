@@ -28,7 +28,7 @@ import kinds  # noqa: E402
 import run  # noqa: E402
 import servers  # noqa: E402
 import support  # noqa: E402
-from support import (ROOT, Tree, bare_env, blob, check_whole, need, other_file, small_tree,  # noqa: E402
+from support import (ROOT, Tree, bare_env, check_whole, need, other_file, small_tree,  # noqa: E402
                      some_tree)
 
 LAYOUT = os.path.join(ROOT, "build", "image")
@@ -49,7 +49,7 @@ exit 99
 for file in resolv.conf hosts ssl/certs/ca-certificates.crt; do
 	[ ! -e "$root.etc/$file" ] || mount --bind "$root.etc/$file" "$root/etc/$file" || exit 99
 done
-exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all chroot --userspec=%(user)s "$root" %(program)s "$@"
+exec chroot --userspec=%(user)s "$root" %(program)s "$@"
 ' sh "$@"
 """
 
@@ -194,7 +194,7 @@ def the_programs_start_by_name_with_the_image_s_own_environment(t):
     assert config["User"] == "%d:%d" % (USER, USER), config
     assert {"warmcache", "warmcache-init", "warmcache-sidecar"} <= set(IMAGE.programs)
     for program in IMAGE.programs:
-        for option, expected in (("--version", version), ("--help", program)):
+        for option, expected in (("--version-info", version), ("--help", program)):
             out = subprocess.run(["env", "-i"] + config["Env"] + [
                 shutil.which("chroot"), "--userspec=" + config["User"], IMAGE.root, program, option],
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -228,7 +228,7 @@ def s3_over_tls_by_a_name_that_dns_knows(t):
     env = bare_env(t, **s3.keys())
     try:
         refused = t.init(store=url, env=env)  # by a CA that nobody knows
-        assert refused.status in ("cold", "error") and "certificate" in refused.stderr, refused
+        assert refused.status in ("cold", "error") and "certificate" in refused.err, refused
         _passes(t, url + "&ca=" + tls.ca, env)
         _passes(t, url, {**env, "SSL_CERT_FILE": tls.ca})
         with open(os.path.join(IMAGE.root, "etc/ssl/certs/ca-certificates.crt"), "rb") as f:
@@ -255,7 +255,7 @@ def a_name_of_etc_hosts(t):
 def archives_of_every_kind_are_imported(t):
     need("zstd")
     _open_to_all(t)
-    tree = small_tree() + Tree([{"own/\u00fc\u00e9 \u4e2d.bin": blob("x", 100)}, other_file("y")])
+    tree = small_tree() + Tree([other_file("y")])
     source = t.fresh("source")
     tree.write(source)
     raw = t.path("in.tar")
@@ -275,9 +275,9 @@ def archives_of_every_kind_are_imported(t):
             with open(path, "wb") as f:
                 subprocess.check_call([tool, "-c", raw], stdout=f, stderr=subprocess.DEVNULL)
         key = ["--store", t.store, "--model", "m", "--version", "v%d" % i]
-        t.run("import", path, "--mount", "/cache", *key, env=env)
         back = t.fresh("back")
         os.chown(back, USER, USER)
+        t.run("import", path, "--mount", back, *key, env=env)
         t.run("pull", back, *key, env=env)
         for name, data in tree.files.items():
             with open(os.path.join(back, name), "rb") as f:
@@ -288,17 +288,16 @@ def archives_of_every_kind_are_imported(t):
         assert set(f.getnames()) == set(tree.files), f.getnames()
 
 
-def compaction_needs_tmp_and_has_it(t):
+def compaction_has_a_place_to_work(t):
     _open_to_all(t)
-    for name in "ab":
-        tree = some_tree(name)
+    for i in range(4):
         volume = t.fresh()
-        tree.write(volume)
+        other_tree = Tree([other_file("x%d" % i)])
+        other_tree.write(volume)
         subprocess.check_call(["chown", "-R", str(USER), volume])
         t.publish(None, volume=volume)
-    t.run("compact", "--store", t.store, "--help", env=t.env())
-    p = t.run("verify", "--store", t.store, "--model", "m", "--version", "v1", env=t.env())
-    assert p.stdout.count("ok ") == 2, p.stdout
+    said = json.loads(t.run("compact", "--json", "--store", t.store, env=t.env()).stdout)
+    assert len(said["keys"]) == 1 and said["keys"][0].get("base"), said
 
 
 def the_sidecar_serves_metrics(t):
