@@ -33,7 +33,12 @@ from support import (ROOT, Tree, bare_env, check_whole, need, other_file, small_
 
 LAYOUT = os.path.join(ROOT, "build", "image")
 ARCH = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
-SUITES = ["main_way.", "cli.", "stores_http.", "sidecar.it_publishes", "sidecar.metrics"]
+SUITES = ["main_way.", "cli.", "stores", "sidecar.", "compact.", "limits.", "volume."]
+# They run a program as somebody else, who may not enter a root, or with a name server of their own, or
+# with a helper that is a script.
+LEFT_OUT = ["a_read_only_store_is_denied", "a_key_that_fails_keeps", "without_permission",
+            "an_unreadable_far_store", "with_an_unreadable_part", "a_store_that_denies",
+            "a_nameserver_that_never", "a_credential_helper", "of_other_uids", "that_is_closed_to_us"]
 USER = 65532
 SPDX = "application/spdx+json"
 
@@ -379,7 +384,8 @@ def main():
         failed |= run.run_all(chosen, args) if chosen else 0
         if not args.names:
             args.bin, args.jobs = IMAGE.root_bin, run.WORKERS
-            failed |= run.run_all(run.collect(SUITES), args)
+            failed |= run.run_all([x for x in run.collect(SUITES)
+                                   if not any(n in x[0] for n in LEFT_OUT)], args)
             server = support.Context(args.bin, True, "server")
             try:
                 support.Context.kind = kinds.KINDS["s3-tls"](server)
