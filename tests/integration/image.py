@@ -3,7 +3,7 @@
 """The image that `make image` has written, as root: python3 tests/integration/image.py [NAME...]
 
 Its programs run in its own root, read-only, as its user. Then suites that know nothing of images
-run with it (as root, who owns the tests' directories), also against S3 over TLS. 2 minutes."""
+run with it (as root, who owns the tests' directories), also against S3 over TLS. 3 minutes."""
 
 import argparse
 import gzip
