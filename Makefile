@@ -192,7 +192,7 @@ dist: setup
 # for both. What NVRTC's callers need belongs into model images, and isn't in it.
 .PHONY: image test-image
 image:
-	$(Q)scripts/setup image $(PLATFORMS)
+	$(Q)scripts/setup image $(subst $(comma), ,$(PLATFORMS))
 	$(Q)PLATFORMS="$(PLATFORMS)" scripts/image $(filter-out %/warmcache-nvrtc,$(PROGRAMS))
 test-image: setup image
 	$(Q)$(MAKE) --no-print-directory $(B)/tests/libfault.so
