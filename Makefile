@@ -196,6 +196,16 @@ test-torch:
 dist: setup
 	$(Q)scripts/dist
 
+# One OCI image with the programs: build/image, build/warmcache-image.tar. PLATFORMS="amd64 arm64"
+# for both. What NVRTC's callers need belongs into model images, and isn't in it.
+.PHONY: image test-image
+image:
+	$(Q)scripts/setup image $(subst $(comma), ,$(PLATFORMS))
+	$(Q)PLATFORMS="$(PLATFORMS)" scripts/image $(filter-out %/warmcache-nvrtc,$(PROGRAMS))
+test-image: setup image
+	$(Q)$(MAKE) --no-print-directory $(B)/tests/libfault.so
+	$(Q)python3 tests/integration/image.py
+
 # ---- style ----
 
 SOURCES := $(shell find lib initcache sidecar compiler cli k8s tests bench -name '*.[ch]' -o -name '*.cpp' 2>/dev/null)

@@ -105,7 +105,7 @@ class Authority:
                  "-subj", "/CN=%s of the tests" % name)
         _openssl("req", *new, "-keyout", self.key, "-out", request, "-subj", "/CN=localhost")
         with open(names, "w") as f:
-            f.write("subjectAltName=DNS:localhost,DNS:*.localhost,IP:127.0.0.1\n")
+            f.write("subjectAltName=DNS:localhost,DNS:*.localhost,DNS:store.test,IP:127.0.0.1\n")
         _openssl("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", ca_key, "-days", "2",
                  "-CAcreateserial", "-extfile", names, "-out", self.cert)
 
