@@ -309,8 +309,8 @@ static void on_terminate(int signal_number)
 static int attempt_fd = -1;
 
 /* While a restore runs, a file in the volume has a byte for it, and is locked. What is there unlocked
- * is of starts that were killed, by lack of memory perhaps, and would be again: this one is to leave
- * the volume alone. */
+ * is of starts that were killed, by lack of memory perhaps, and would be again: this one is to
+ * restore nothing. */
 static bool begin_attempt(void)
 {
 	scope_close int fd = open(opt.volume, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -411,14 +411,12 @@ static int run(void)
 		write_result("cold", &target.key, &result, "checked: store and volume are usable");
 		return 0;
 	}
-	if (!opt.dry_run && !begin_attempt()) {
-		end_attempt();
-		write_result("cold", &target.key, &result,
-			     "starts before on this volume were killed while they restored");
-		return exit_code(WARM_IO);
-	}
+	o.cold = !opt.dry_run && !begin_attempt();
 	scope_store struct warm_store *tier = NULL;
 	rc = restore(&target, &o, &call, &result, &tier, &err);
+	if (o.cold && rc == 0)
+		snprintf(result.reason, sizeof(result.reason),
+			 "starts before on this volume were killed while they restored");
 	write_result(warm_restore_status_name(result.status), &target.key, &result, result.reason);
 	if (!opt.dry_run) {
 		leave_result();

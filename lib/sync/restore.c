@@ -892,6 +892,10 @@ static int run(struct restore *r, struct warm_error *err)
 	int rc = open_volume(r, err);
 	if (rc != 0)
 		return rc;
+	if (r->o->cold) {
+		result->status = WARM_RESTORE_COLD;
+		return 0;
+	}
 	rc = choose(r, err);
 	if (rc != 0)
 		return rc;

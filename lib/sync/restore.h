@@ -26,6 +26,7 @@ struct warm_restore_options {
 	unsigned jobs;	    /* 0: by the CPUs */
 	uint64_t max_bytes; /* to add to the volume; 0: half of what is free */
 	bool dry_run;	    /* look, fetch nothing, change nothing */
+	bool cold;	    /* put the volume in order, restore nothing; the store isn't asked */
 	const char *mount;  /* path that the groups will be used under; NULL: the volume's own */
 	const struct warm_profile_roots *roots;
 	const struct warm_notices *notices;

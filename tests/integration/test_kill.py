@@ -36,13 +36,13 @@ def _kill_init_at_every_step(t, tree, more="", prepare=lambda: None, env=None, f
             assert r.code == 0 and r.status == right, r
             assert n > 10, "only %d steps: the faults don't arrive" % n
             return n
-        # Now and then the next one is killed too: the third leaves the volume alone, if both had
-        # begun to restore. Then one is left to its work.
+        # Now and then the next one is killed too: the third restores nothing, if both had
+        # begun to. Then one is left to its work.
         if n % 3 == 0:
             t.init(env=t.env("%skill:fs:%d" % (more, 1 + n % 17), **(env or {})))
             check_whole(t.volume, tree, what + ", and again", foreign)
             r = t.init(env=t.env(**env) if env else None)
-            assert r.code == 0 and (r.status == right or "were killed" in r.result["reason"]), r
+            assert r.code == 0 and (r.status == right or "were killed" in r.json["reason"]), r
         r = t.init(env=t.env(**env) if env else None)
         assert r.code == 0 and r.status == right, (what, r)
         groups = len(tree.groups)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Volumes as they come: of another uid, read-only, noatime, after a reboot; and many writers."""
 
+import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
 
@@ -274,3 +276,49 @@ def two_inits_at_once_leave_whole_groups(t):
         check_whole(t.volume, tree, str(results))
         assert t.init().status == "warm"
         assert check_whole(t.volume, tree) == len(tree.groups)
+
+
+def starts_that_were_killed_are_followed_by_a_cold_one(t):
+    """What kills a restore each time, lack of memory perhaps, must not keep the pod from starting."""
+    tree = Tree([triton_group("k0", 500)])
+    t.publish(tree, volume=t.volume)
+    t.clear()
+    for _ in range(2):
+        assert t.init(env=t.env("kill:fs:12")).code == -signal.SIGKILL
+    r = t.init()
+    assert r.code == 0 and r.status == "cold" and "were killed" in r.json["reason"], r
+    assert t.init().status == "warm"
+
+
+def a_restore_that_crashes_in_a_container_is_a_cold_start(t):
+    if os.geteuid() != 0:
+        raise Skip("needs root for a PID namespace")
+    tree = Tree([triton_group("k0", 500)])
+    t.publish(tree, volume=t.volume)
+    t.clear()
+    result = os.path.join(t.dir("told"), "result")
+    code = subprocess.run(
+        ["unshare", "--pid", "--fork", os.path.join(t.bin, "warmcache-init")] +
+        t.target(None, None, "m", "v1") + ["--result=" + result], env=t.env("kill:fs:12"),
+        stderr=subprocess.DEVNULL).returncode
+    with open(result) as f:
+        told = json.load(f)
+    assert code == 0 and told["status"] == "error" and "signal 9" in told["reason"], (code, told)
+    assert t.init().status == "warm"
+
+
+def sigterm_ends_a_restore_in_a_container_at_once(t):
+    if os.geteuid() != 0:
+        raise Skip("needs root for a PID namespace")
+    tree = Tree([triton_group("k0", 500)])
+    t.publish(tree, volume=t.volume)
+    t.clear()
+    p = subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--kill-child=SIGTERM",
+         os.path.join(t.bin, "warmcache-init")] + t.target(None, None, "m", "v1") + ["--result="],
+        env=t.env("stop:fs:12"), stderr=subprocess.DEVNULL)
+    time.sleep(1)
+    children = subprocess.run(["pgrep", "-P", str(p.pid)], capture_output=True, text=True)
+    began = time.time()
+    os.kill(int(children.stdout), signal.SIGTERM)
+    assert p.wait(10) == 0 and time.time() - began < 2
