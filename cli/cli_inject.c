@@ -124,8 +124,11 @@ static int run(struct cli *cli, const char *argument, struct warm_error *err)
 	scope_yaml struct warm_yaml *yaml = NULL;
 	int rc = 0;
 
+	struct warm_inject_flags flags = o->inject;
+	if (o->mount != NULL) /* the flag is other subcommands', too */
+		flags.mount = o->mount;
 	if (!o->remove)
-		rc = warm_inject_take(&o->inject, &w.options, err);
+		rc = warm_inject_take(&flags, &w.options, err);
 	if (rc == 0)
 		rc = warm_yaml_read(argument, &text, err);
 	if (rc == 0)

@@ -1122,6 +1122,16 @@ TEST(what_cannot_be_written_is_an_error_and_not_another_meaning)
 	assert_written(text, "[1]", "--- [1]\n", 0);
 }
 
+TEST(what_stands_behind_a_byte_order_mark_is_changed_in_its_place)
+{
+	assert_written("\xef\xbb\xbf"
+		       "a: 1 # c\nb:\n- x\n- z\nd: 1\n",
+		       "{\"a\": 2, \"b\": [\"x\", \"w\", \"z\"], \"d\": 3}",
+		       "\xef\xbb\xbf"
+		       "a: 2 # c\nb:\n- x\n- w\n- z\nd: 3\n",
+		       0);
+}
+
 TEST(text_is_never_folded)
 {
 	scope_free char *words = repeated("", "some words ", 1000, "end");
@@ -1523,6 +1533,7 @@ int main(void)
 		cmocka_unit_test(what_did_not_change_keeps_its_bytes),
 		cmocka_unit_test(only_the_document_that_was_replaced_changes),
 		cmocka_unit_test(what_cannot_be_written_is_an_error_and_not_another_meaning),
+		cmocka_unit_test(what_stands_behind_a_byte_order_mark_is_changed_in_its_place),
 		cmocka_unit_test(text_is_never_folded),
 		cmocka_unit_test(a_value_is_emitted_so_that_it_is_read_again),
 		cmocka_unit_test(json_errors_have_a_place),
