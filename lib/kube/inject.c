@@ -492,10 +492,11 @@ static int add_containers(json_t *spec, json_t *init, json_t *sidecar, struct wa
 	json_array_foreach(list, i, one)
 		if (is(one, "restartPolicy", "Always"))
 			place = i + 1;
-	if (list == NULL || json_array_insert_new(list, place, init) != 0 ||
-	    (sidecar != NULL && json_array_insert_new(list, place + 1, sidecar) != 0))
-		return no_memory(err);
-	return 0;
+	/* Both are given away, whatever fails. */
+	int rc = json_array_insert_new(list, place, init);
+	if (sidecar != NULL)
+		rc |= json_array_insert_new(list, place + 1, sidecar);
+	return rc == 0 ? 0 : no_memory(err);
 }
 
 static int add_volume(json_t *spec, struct warm_error *err)
