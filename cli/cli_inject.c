@@ -125,8 +125,7 @@ static int run(struct cli *cli, const char *argument, struct warm_error *err)
 	int rc = 0;
 
 	struct warm_inject_flags flags = o->inject;
-	if (o->mount != NULL) /* the flag is other subcommands', too */
-		flags.mount = o->mount;
+	flags.mount = o->mount;
 	if (!o->remove)
 		rc = warm_inject_take(&flags, &w.options, err);
 	if (rc == 0)

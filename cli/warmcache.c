@@ -22,8 +22,9 @@ static const struct warm_option options[] = {
 	{ "json", NULL, WARM_OPTION_BOOL, &opt.json, NULL, NULL,
 	  "Print one JSON document instead of text." },
 	{ "mount", NULL, WARM_OPTION_STRING, &opt.mount, NULL, "PATH",
-	  "Where pods mount the volume, for pull, push, import and export: Triton's entries hold "
-	  "that path. Default: the directory itself; for export the newest layer's." },
+	  "Where pods mount the volume, for pull, push, import, export and inject: Triton's "
+	  "entries hold that path. Default: the directory itself; for export the newest "
+	  "layer's; for inject /warmcache." },
 	{ "fallback", "WARM_FALLBACK", WARM_OPTION_STRING, &opt.fallback, "none", "latest|none",
 	  "For pull and export: take what the version lacks from another one." },
 	{ "jobs", "WARM_JOBS", WARM_OPTION_COUNT, &opt.jobs, "0", "N",

@@ -19,6 +19,8 @@ static atomic_bool interrupted;
 static const struct warm_option options[] = {
 	WARM_TARGET_ROWS(opt.target),
 	WARM_INJECT_ROWS(opt.inject),
+	{ "mount", NULL, WARM_OPTION_STRING, &opt.inject.mount, NULL, "PATH",
+	  "Where the volume is mounted, of a workload without warmcache. Default: /warmcache." },
 	{ "set-image", NULL, WARM_OPTION_LIST, &opt.set_images, NULL, "[CONTAINER=]IMAGE",
 	  "Another image than the workload's: of the model's container, or of the one that is "
 	  "named. Repeatable." },

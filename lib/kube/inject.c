@@ -113,10 +113,11 @@ int warm_inject_take(const struct warm_inject_flags *flags, struct warm_inject_o
 	if (flags->image == NULL || flags->image[0] == '\0')
 		return warm_error_set(err, WARM_INVALID,
 				      "--image is missing: the image with warmcache's programs");
-	if (flags->mount[0] != '/' || flags->mount[1] == '\0' ||
-	    flags->mount[strlen(flags->mount) - 1] == '/' || strlen(flags->mount) > 400)
+	const char *mount = flags->mount != NULL ? flags->mount : "/warmcache";
+	if (mount[0] != '/' || mount[1] == '\0' || mount[strlen(mount) - 1] == '/' ||
+	    strlen(mount) > 400)
 		return warm_error_set(err, WARM_INVALID, "--mount: '%.128s' is no absolute path",
-				      flags->mount);
+				      mount);
 	for (size_t i = 0; i < flags->env.n; i++)
 		if (strchr(flags->env.items[i], '=') == NULL || flags->env.items[i][0] == '=')
 			return warm_error_set(err, WARM_INVALID, "--env: '%.128s' is no NAME=VALUE",
@@ -138,7 +139,7 @@ int warm_inject_take(const struct warm_inject_flags *flags, struct warm_inject_o
 		.n_containers = flags->containers.n,
 		.compilers = flags->compilers.items,
 		.n_compilers = flags->compilers.n,
-		.mount = flags->mount,
+		.mount = mount,
 		.config = flags->config,
 		.env = flags->env.items,
 		.n_env = flags->env.n,
@@ -200,7 +201,7 @@ static bool is_our_variable(const json_t *variable, const char *mount)
 	return false;
 }
 
-static void clean_container(json_t *container, const char *mount)
+static void clean_container(json_t *container, const char *mount, bool ours)
 {
 	json_t *env = json_object_get(container, "env"), *one;
 	json_t *mounts = json_object_get(container, "volumeMounts");
@@ -216,6 +217,8 @@ static void clean_container(json_t *container, const char *mount)
 	if (removed && json_array_size(env) == 0)
 		json_object_del(container, "env");
 	removed = false;
+	if (!ours)
+		return;
 	json_array_foreach(mounts, i, one) {
 		if (!is(one, "name", WARM_INJECT_VOLUME) || !is(one, "mountPath", mount) ||
 		    json_object_size(one) != 2)
@@ -282,12 +285,14 @@ int warm_inject_remove(struct warm_template *template, bool *ret_was_there, stru
 		return no_memory(err);
 	remove_named(spec, "initContainers", WARM_INJECT_INIT, &was_there);
 	remove_named(spec, "initContainers", WARM_INJECT_SIDECAR, &was_there);
-	if (was_there && mount[0] != '\0' && is_our_volume(volume)) {
+	bool ours = is_our_volume(volume);
+	if (was_there && mount[0] != '\0') {
 		json_array_foreach(json_object_get(spec, "containers"), i, one)
-			clean_container(one, mount);
+			clean_container(one, mount, ours);
 		json_array_foreach(json_object_get(spec, "initContainers"), i, one)
-			clean_container(one, mount);
-		remove_named(spec, "volumes", WARM_INJECT_VOLUME, &was_there);
+			clean_container(one, mount, ours);
+		if (ours)
+			remove_named(spec, "volumes", WARM_INJECT_VOLUME, &was_there);
 		if (template->pod != NULL)
 			rc = set_evictable(template->pod, false, err);
 	}

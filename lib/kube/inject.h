@@ -62,7 +62,8 @@ struct warm_inject_report {
 /* The options as a program's flags; they have static storage. */
 struct warm_inject_flags {
 	struct warm_option_list containers, compilers, env;
-	const char *image, *mount, *config, *ready_url, *ready_match;
+	const char *image, *config, *ready_url, *ready_match;
+	const char *mount; /* a row of the program's own; NULL: "/warmcache" */
 	const char *init_cpu, *init_memory, *sidecar_cpu, *sidecar_memory;
 	bool read_only;
 };
@@ -92,13 +93,6 @@ struct warm_inject_flags {
 		  "NAMES",                                                                         \
 		  "Compilers to point into the volume, of torch, triton, vllm, jax, nvrtc (these " \
 		  "by default), flashinfer, deepgemm, tilelang. Separated by commas." },           \
-		{ "mount",                                                                         \
-		  NULL,                                                                            \
-		  WARM_OPTION_STRING,                                                              \
-		  &(o).mount,                                                                      \
-		  "/warmcache",                                                                    \
-		  "PATH",                                                                          \
-		  "Where the volume is mounted. The same everywhere: Triton's entries hold it." }, \
 		{ "config",                                                                        \
 		  NULL,                                                                            \
 		  WARM_OPTION_STRING,                                                              \
