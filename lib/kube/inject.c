@@ -123,7 +123,7 @@ int warm_inject_take(const struct warm_inject_flags *flags, struct warm_inject_o
 			return warm_error_set(err, WARM_INVALID, "--env: '%.128s' is no NAME=VALUE",
 					      flags->env.items[i]);
 	int rc = check_compilers(&flags->compilers, err);
-	if (rc == 0)
+	if (rc == 0 && flags->init_cpu != NULL)
 		rc = check_quantity("init-cpu", flags->init_cpu, err);
 	if (rc == 0)
 		rc = check_quantity("init-memory", flags->init_memory, err);
@@ -446,11 +446,37 @@ static int add_store_mounts(json_t *mounts, const json_t *container,
 	return rc;
 }
 
+/* CPUs, of "2", "1500m", 0.5; 0 where nothing is said. */
+static double cpu_of(const json_t *amount)
+{
+	const char *text = json_string_value(amount);
+	char *end;
+
+	if (text == NULL)
+		return json_number_value(amount);
+	double cpu = strtod(text, &end);
+	return *end == 'm' ? cpu / 1000 : cpu;
+}
+
+/* A pod asks for the most of what its init asks for and what the rest does in all: init may have much
+ * where the model does. */
+static const char *init_cpu_of(const json_t *container, const struct warm_inject_options *o)
+{
+	json_t *resources = json_object_get(container, "resources");
+	const json_t *cpu = json_object_get(json_object_get(resources, "requests"), "cpu");
+
+	if (o->init_cpu != NULL)
+		return o->init_cpu;
+	if (cpu == NULL)
+		cpu = json_object_get(json_object_get(resources, "limits"), "cpu");
+	return cpu_of(cpu) >= 1 ? "1" : "200m";
+}
+
 static json_t *our_container(const struct warm_template *template, const json_t *container,
 			     const struct warm_inject_options *o,
 			     const struct warm_inject_report *r, bool sidecar)
 {
-	const char *cpu = sidecar ? o->sidecar_cpu : o->init_cpu;
+	const char *cpu = sidecar ? o->sidecar_cpu : init_cpu_of(container, o);
 	const char *memory = sidecar ? o->sidecar_memory : o->init_memory;
 	const char *name = sidecar ? WARM_INJECT_SIDECAR : WARM_INJECT_INIT;
 	json_t *c = json_pack("{s:s,s:s}", "name", name, "image", o->image);

@@ -46,8 +46,9 @@ struct warm_inject_options {
 	const char *config;	/* ConfigMap and Secret whose entries are our variables; "": none */
 	const char *const *env; /* "NAME=VALUE", for both of ours */
 	size_t n_env;
-	const char *ready_url, *ready_match;				   /* NULL: none */
-	const char *init_cpu, *init_memory, *sidecar_cpu, *sidecar_memory; /* quantities */
+	const char *ready_url, *ready_match; /* NULL: none */
+	const char *init_cpu;		     /* a quantity; NULL: by what the model asks for */
+	const char *init_memory, *sidecar_cpu, *sidecar_memory;
 	bool read_only;
 	bool no_sidecar; /* prewarm: somebody else publishes */
 };
@@ -126,9 +127,11 @@ struct warm_inject_flags {
 		  NULL,                                                                            \
 		  WARM_OPTION_STRING,                                                              \
 		  &(o).init_cpu,                                                                   \
-		  "1",                                                                             \
+		  NULL,                                                                            \
 		  "QUANTITY",                                                                      \
-		  "CPU of the init container, request and limit." },                               \
+		  "CPU of the init container, request and limit. Default: 1 where the model asks " \
+		  "for as "                                                                        \
+		  "much, else 200m: the pod must not ask for more because of it." },               \
 		{ "init-memory",                                                                   \
 		  NULL,                                                                            \
 		  WARM_OPTION_STRING,                                                              \
