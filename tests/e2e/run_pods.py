@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the tests that need a cluster: tests/e2e/cluster run python3 tests/e2e/run_pods.py [NAME...]
 
-A test is a function of test_termination.py or test_start.py whose name doesn't begin with '_'. It
-gets a Case and returns what it saw: shown as tables, and as JSON in build/e2e.json."""
+A test is a function of test_termination.py, test_manifests.py or test_start.py whose name doesn't
+begin with '_'. It gets a Case and returns what it saw: shown as tables, and as JSON in
+build/e2e.json."""
 
 import json
 import os
@@ -17,6 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import kube  # noqa: E402
 import pods  # noqa: E402
+import test_manifests  # noqa: E402
 import test_start  # noqa: E402
 import test_termination  # noqa: E402
 
@@ -74,6 +76,7 @@ def main(names):
     try:
         with ThreadPoolExecutor(WORKERS) as pool:
             results += pool.map(run, collect(test_termination, names))
+            results += pool.map(run, collect(test_manifests, names))
         results += map(run, collect(test_start, names))
     finally:
         pods.Case.tasks.close()
