@@ -472,6 +472,19 @@ static const char *init_cpu_of(const json_t *container, const struct warm_inject
 	return cpu_of(cpu) >= 1 ? "1" : "200m";
 }
 
+/* Whether the model's container says that it isn't root, where the pod says nothing: a restricted
+ * namespace wants to hear it of each. Where the pod's user is root ours would never start. */
+static bool is_non_root(const struct warm_template *template, const json_t *container)
+{
+	json_t *pod = json_object_get(template->spec, "securityContext");
+	json_t *own = json_object_get(container, "securityContext");
+	const json_t *user = json_object_get(pod, "runAsUser");
+
+	return json_object_get(pod, "runAsNonRoot") == NULL &&
+	       json_is_true(json_object_get(own, "runAsNonRoot")) &&
+	       !(json_is_integer(user) && json_integer_value(user) == 0);
+}
+
 static json_t *our_container(const struct warm_template *template, const json_t *container,
 			     const struct warm_inject_options *o,
 			     const struct warm_inject_report *r, bool sidecar)
@@ -497,15 +510,20 @@ static json_t *our_container(const struct warm_template *template, const json_t 
 		rc |= json_object_set_new(c, "lifecycle",
 					  json_pack("{s:{s:{s:[s,s]}}}", "preStop", "exec",
 						    "command", WARM_INJECT_SIDECAR, "--pre-stop"));
-	rc |= json_object_set_new(c, "resources",
-				  json_pack("{s:{s:s,s:s},s:{s:s,s:s}}", "requests", "cpu", cpu,
-					    "memory", memory, "limits", "cpu", cpu, "memory",
-					    memory));
+	/* Requests of containers may not add up to more than a pod's own. */
+	if (json_object_get(template->spec, "resources") == NULL)
+		rc |= json_object_set_new(c, "resources",
+					  json_pack("{s:{s:s,s:s},s:{s:s,s:s}}", "requests", "cpu",
+						    cpu, "memory", memory, "limits", "cpu", cpu,
+						    "memory", memory));
 	rc |= json_object_set_new(c, "securityContext",
 				  json_pack("{s:b,s:b,s:{s:[s]},s:{s:s}}",
 					    "allowPrivilegeEscalation", 0, "readOnlyRootFilesystem",
 					    1, "capabilities", "drop", "ALL", "seccompProfile",
 					    "type", "RuntimeDefault"));
+	if (is_non_root(template, container))
+		rc |= json_object_set_new(json_object_get(c, "securityContext"), "runAsNonRoot",
+					  json_true());
 	rc |= add_store_mounts(mounts, container, o);
 	rc |= json_object_set_new(c, "volumeMounts", mounts);
 	if (rc == 0)
@@ -549,6 +567,12 @@ static int mount_in(json_t *container, const char *mount, struct warm_error *err
 	json_t *mounts = warm_member(container, "volumeMounts", true), *one;
 	size_t i;
 
+	json_array_foreach(json_object_get(container, "volumeDevices"), i, one)
+		if (is(one, "devicePath", mount) || is(one, "name", WARM_INJECT_VOLUME))
+			return warm_error_set(
+				err, WARM_INVALID,
+				"a device is at %.200s, or of the volume " WARM_INJECT_VOLUME,
+				mount);
 	json_array_foreach(mounts, i, one) {
 		if (!is(one, "mountPath", mount))
 			continue;
@@ -617,13 +641,34 @@ static int serve_container(const struct warm_template *template, json_t *contain
 	return rc;
 }
 
+/* What the API would refuse, or what couldn't run. */
+static int check_template(const struct warm_template *template, struct warm_error *err)
+{
+	json_t *os = json_object_get(template->spec, "os");
+	json_t *selector = json_object_get(template->spec, "nodeSelector");
+	json_t *containers = json_object_get(template->spec, "containers");
+	char text[256];
+
+	warm_template_text(template, text);
+	if (is(os, "name", "windows") || is(selector, "kubernetes.io/os", "windows"))
+		return warm_error_set(err, WARM_INVALID, "%s is for Windows", text);
+	if (warm_named(containers, WARM_INJECT_INIT) != NULL ||
+	    warm_named(containers, WARM_INJECT_SIDECAR) != NULL)
+		return warm_error_set(err, WARM_INVALID,
+				      "%s: a container of our name is no init container of ours",
+				      text);
+	return 0;
+}
+
 static int inject(struct warm_template *template, const struct warm_inject_options *options,
 		  struct warm_inject_report *r, struct warm_error *err)
 {
 	json_t *container;
-	int rc = warm_template_container(template, options->containers, options->n_containers,
-					 &container, err);
+	int rc = check_template(template, err);
 
+	if (rc == 0)
+		rc = warm_template_container(template, options->containers, options->n_containers,
+					     &container, err);
 	if (rc != 0)
 		return rc;
 	const char *name = json_string_value(json_object_get(container, "name"));
