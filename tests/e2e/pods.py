@@ -116,6 +116,16 @@ class Case:
                 known[pod["metadata"]["uid"]] = self.run(pod)
         return [known[pod["metadata"]["uid"]] for pod in found]
 
+    def job_complete(self, name, seconds=60):
+        end = time.time() + seconds
+        while True:
+            status = kube.request("GET", kube.path("jobs", name=name))["status"]
+            if any(c["type"] == "Complete" and c["status"] == "True"
+                   for c in status.get("conditions", [])):
+                return
+            assert time.time() < end, status
+            time.sleep(0.2)
+
     # ---- pods that are written out here ----
 
     def manifest(self, model, store="/caches", grace=30, pre_stop=True, sidecar=(), init=(),

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """Run the tests that need a cluster: tests/e2e/cluster run python3 tests/e2e/run_pods.py [NAME...]
+where a NAME is a part of MODULE.TEST.
 
 A test is a function of a test_*.py here (but test_leftovers.py) whose name doesn't begin with '_'.
 It gets a Case and returns what it saw: shown as tables, and as JSON in build/e2e.json. Tests of a
@@ -35,7 +36,7 @@ def modules():
 def collect(module, names):
     return [(name, fn) for name, fn in vars(module).items()
             if callable(fn) and not name.startswith("_") and fn.__module__ == module.__name__ and
-            (not names or any(n in name for n in names))]
+            (not names or any(n in "%s.%s" % (module.__name__, name) for n in names))]
 
 
 def run(test):
@@ -78,6 +79,7 @@ def main(names):
     try:
         found = [(getattr(m, "ALONE", False), test) for m in modules()
                  for test in collect(m, names)]
+        assert len({name for _, (name, _) in found}) == len(found), "two tests of one name"
         with ThreadPoolExecutor(WORKERS) as pool:
             results += pool.map(run, [test for alone, test in found if not alone])
         results += map(run, [test for alone, test in found if alone])

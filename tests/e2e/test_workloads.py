@@ -40,29 +40,22 @@ def _compiler(case):
 def _compiled(case, *flags):
     """One start: what the model says, and what was told of it."""
     pod = case.run(case.inject(_compiler(case), "--for=nvrtc", *flags))
-    pod.wait_said("model", "compiled", 90)
+    pod.wait_said("model", "compiled", 60)
     said = json.loads(pod.text("model"))
     row = _ends(case, _quiet(pod), "ended")
     return {**said, "init": row["init"], "published": pod.message("warmcache-sidecar")["groups"]}
 
 
-def compiler_cold_then_warm(case):
-    cold, warm = _compiled(case, *STORE), _compiled(case, *STORE)
+def compiler_library(case):
+    """Cold; warm; and a next version, which takes what doesn't depend on the version."""
+    flags = ["--store=/caches", "--model=m", "--env=WARM_COMPLETE_AFTER=0"]
+    cold, warm, following = (_compiled(case, *flags, "--version=" + v) for v in ("v1", "v1", "v2"))
     assert (cold["compiled"], cold["hits"], cold["published"]) == (3, 0, 3), cold
     assert (warm["compiled"], warm["hits"], warm["published"]) == (0, 3, 0), warm
-    assert (cold["init"], warm["init"]) == ("cold", "warm"), (cold, warm)
+    assert (following["compiled"], following["hits"]) == (0, 3), following
+    assert (cold["init"], warm["init"], following["init"]) == ("cold", "warm", "fallback")
     return {"init": warm["init"], "note": "ready after %.2f s cold, %.2f s warm" % (
         cold["ready_seconds"], warm["ready_seconds"])}
-
-
-def compiler_of_the_next_version(case):
-    """What doesn't depend on the version comes from the one before."""
-    flags = ["--store=/caches", "--model=m"]
-    cold = _compiled(case, *flags, "--version=v1", "--env=WARM_COMPLETE_AFTER=0")
-    following = _compiled(case, *flags, "--version=v2")
-    assert cold["compiled"] == 3 and (following["compiled"], following["init"]) == (
-        0, "fallback"), (cold, following)
-    return {"init": following["init"], "note": "%s" % following}
 
 
 # ---- stores ----
@@ -74,7 +67,7 @@ def _cold_then_warm(case, *flags):
         row = _ends(case, _quiet(pod), "ended")
         assert row["init"] == status and case.report("found", pod) == [found], row
         message = pod.message("warmcache-sidecar")
-        assert message["groups"] == (20, 0)[n] and message["failures"] == 0, message
+        assert message["groups"] == (20, 0)[n], message
     row["note"] = "20 groups"
     return row
 
@@ -104,21 +97,15 @@ def _template(case, *model, **spec):
     return {"metadata": {"labels": {"app": case.name}}, "spec": plain["spec"]}
 
 
-def job_that_completes(case):
+def job_that_fills_the_store(case):
     """By itself, and what it compiled is in the store then."""
     template = _template(case, "20", "--then", "end", restartPolicy="Never")
     case.create("jobs", case.inject({
         "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": case.name},
         "spec": {"backoffLimit": 0, "template": template}}, *STORE))
     pod, = case.adopt("app=" + case.name)
-    began, end = time.time(), time.time() + 60
-    while True:
-        job = kube.request("GET", kube.path("jobs", name=case.name))
-        if any(c["type"] == "Complete" and c["status"] == "True"
-               for c in job["status"].get("conditions", [])):
-            break
-        assert time.time() < end, job["status"]
-        time.sleep(0.2)
+    began = time.time()
+    case.job_complete(case.name)
     groups = len(case.groups()[0])
     assert groups == 20, groups
     pod.wait("told", lambda _: pod.message("warmcache-sidecar"))
@@ -180,22 +167,22 @@ def several_ranks(case):
     pod = case.run(case.inject(manifest, *STORE, *FAST, "--container=rank1", "--container=rank2"))
     pod.wait_ready()
     pod.wait_said("warmcache-sidecar", "published: ")
-    time.sleep(2)
-    volume = case.volume(pod)
+    triton = case.volume(pod) + "/triton"
     pod.delete()
-    while pod.terminated("rank1") == {} or pod.terminated("rank2") == {}:
-        written = {name for name in os.listdir(volume + "/triton") if len(name) == 52} \
-            if os.path.isdir(volume + "/triton") else written  # noqa: F821
+    written = set()
+    while not pod.over:
+        if os.path.isdir(triton):
+            written |= {name for name in os.listdir(triton) if len(name) == 52}
         time.sleep(0.05)
-        assert not pod.over or pod.terminated("rank1")
-    pod.wait_gone()
     message = pod.message("warmcache-sidecar")
     whole, torn, copies = case.groups()
     for rank in ("rank1", "rank2"):
         assert pod.terminated(rank)["exitCode"] == 0, (rank, pod.text(rank))
-    assert message["status"] == "ended" and written <= whole and not torn, (message, torn)
-    assert copies == len(whole) == message["groups"] > 36, (copies, len(whole))
-    return {"sidecar": message["status"], "note": "%d groups of four processes" % len(whole)}
+    assert message["status"] == "ended", message
+    assert written == {os.path.basename(name) for name in whole} and not torn, (written, torn)
+    assert len(whole) == message["groups"] > 36, (len(whole), message)
+    return {"sidecar": message["status"], "note": "%d groups of four processes, %d copies" % (
+        len(whole), copies)}
 
 
 def sidecar_killed_goes_on(case):
