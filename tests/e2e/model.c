@@ -7,7 +7,7 @@
  *
  * COUNT groups are written at once, then one more each MS; `drain` goes on writing after SIGTERM.
  * What is there already isn't written again. With --serve it answers 200 to whatever it is asked by
- * HTTP, when all of COUNT is there.
+ * HTTP, when all of COUNT is there; each POST has one group more written, and its body shown.
  * FILE gets, as they happen, lines of "TIME EVENT N": N groups were whole at that time, or of `found`
  * were there before. */
 #include <dirent.h>
@@ -188,7 +188,15 @@ static void answer(void)
 		return;
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ .tv_sec = 1 },
 		   sizeof(struct timeval));
-	if (read(fd, question, sizeof(question)) > 0)
+	ssize_t n = read(fd, question, sizeof(question) - 1);
+	question[n > 0 ? n : 0] = '\0';
+	if (strncmp(question, "POST ", 5) == 0) {
+		const char *body = strstr(question, "\r\n\r\n");
+		write_group();
+		tell("asked");
+		fprintf(stderr, "asked: %s\n", body != NULL ? body + 4 : "");
+	}
+	if (n > 0)
 		(void)!write(fd, text, sizeof(text) - 1);
 	close(fd);
 }
