@@ -191,7 +191,12 @@ static void answer(void)
 	ssize_t n = read(fd, question, sizeof(question) - 1);
 	question[n > 0 ? n : 0] = '\0';
 	if (strncmp(question, "POST ", 5) == 0) {
-		const char *body = strstr(question, "\r\n\r\n");
+		char *body = strstr(question, "\r\n\r\n");
+		/* The body may come by itself. */
+		if (body != NULL && body[4] == '\0' && n < (ssize_t)sizeof(question) - 1) {
+			ssize_t more = read(fd, question + n, sizeof(question) - 1 - (size_t)n);
+			question[n + (more > 0 ? more : 0)] = '\0';
+		}
 		write_group();
 		tell("asked");
 		fprintf(stderr, "asked: %s\n", body != NULL ? body + 4 : "");

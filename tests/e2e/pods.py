@@ -12,7 +12,7 @@ import time
 
 import kube
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../integration"))
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../integration"))
 import layer  # noqa: E402
 
 USER = 65532
