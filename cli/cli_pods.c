@@ -86,9 +86,9 @@ static void read_init(const json_t *pod, struct row *row)
 
 	if (status == NULL)
 		set(row->start, "-");
-	else if (result == NULL)
+	else if (!json_is_object(result))
 		describe(status, row->start);
-	if (result != NULL) {
+	if (json_is_object(result)) {
 		set(row->start, text_of(result, "status"));
 		set(row->reason, text_of(result, "reason"));
 		row->files = json_integer_value(json_object_get(result, "files"));
@@ -130,24 +130,48 @@ static char *last_status(char *log)
 	return found;
 }
 
+/* The rest of a string of JSON, up to the quote that ends it. */
+static void unescape(char *text)
+{
+	char *to = text;
+
+	for (const char *p = text; *p != '\0' && *p != '"'; p++) {
+		if (*p == '\\' && p[1] != '\0')
+			p++;
+		*to++ = *p;
+	}
+	*to = '\0';
+}
+
 static void read_status(char *log, struct row *row)
 {
-	char *line = last_status(log), seconds[24];
+	char *line = last_status(log), seconds[24], state[24];
+	bool is_json = false;
 
 	if (line == NULL)
 		return;
 	/* In a line of JSON the first field comes behind a quote. */
-	for (char *p = line; (p = strstr(p, "\"state=")) != NULL;)
+	for (char *p = line; (p = strstr(p, "\"state=")) != NULL; is_json = true)
 		*p = ' ';
-	field_of(line, "state", row->state, FIELD);
+	/* Of one that has ended or is to be started again, that is the news. */
+	if (strncmp(row->state, "running", 7) == 0 &&
+	    field_of(line, "state", state, sizeof(state))) {
+		char restarts[FIELD];
+		snprintf(restarts, sizeof(restarts), "%s", row->state + 7);
+		snprintf(row->state, FIELD, "%s%.100s", state, restarts);
+	}
 	field_of(line, "used", row->used, sizeof(row->used));
 	field_of(line, "inert", row->inert, sizeof(row->inert));
 	field_of(line, "complete", row->complete, sizeof(row->complete));
 	if (field_of(line, "last_publish_s", seconds, sizeof(seconds)) && seconds[0] != '-')
 		row->published_ms = parse_time(line) - strtoll(seconds, NULL, 10) * 1000;
-	const char *reason = strstr(line, " reason=");
-	if (strcmp(row->state, "disabled") == 0 && reason != NULL)
-		set(row->reason, reason + strlen(" reason="));
+	char *reason = strstr(line, " reason=");
+	if (reason != NULL && strncmp(row->state, "disabled", 8) == 0) {
+		reason += strlen(" reason=");
+		if (is_json)
+			unescape(reason);
+		set(row->reason, reason);
+	}
 }
 
 static int read_sidecar(struct warm_kube *kube, const json_t *pod, struct row *row,

@@ -49,11 +49,15 @@ static int check_request(const json_t *request, const char *name, struct warm_er
 				err, WARM_INVALID,
 				"%.200s: \"%.64s\" is none of url, method, headers, body", name,
 				key);
+	if (headers != NULL && !json_is_object(headers))
+		return warm_error_set(err, WARM_INVALID, "%.200s: \"headers\" is no object", name);
 	json_object_foreach((json_t *)(uintptr_t)headers, key, value)
-		if (!json_is_string(value))
+		if (!json_is_string(value) || strpbrk(json_string_value(value), "\r\n") != NULL ||
+		    strpbrk(key, "\r\n:") != NULL)
 			return warm_error_set(err, WARM_INVALID,
-					      "%.200s: the header \"%.64s\" is no string", name,
-					      key);
+					      "%.200s: the header \"%.64s\" is no string of one "
+					      "line",
+					      name, key);
 	return 0;
 }
 
@@ -109,6 +113,20 @@ static int add_prediction(json_t *all, const char *text, struct warm_error *err)
 	return rc;
 }
 
+/* The kubelet reads $$ and $(NAME) in a variable. In JSON '$' stands in strings alone. */
+static char *escape_dollars(const char *text)
+{
+	scope_buf struct warm_buf out = WARM_BUF_INIT;
+
+	for (; *text != '\0'; text++)
+		if (*text == '$')
+			warm_buf_printf(&out, "\\u0024");
+		else
+			warm_buf_put_u8(&out, (uint8_t)*text);
+	warm_buf_put_u8(&out, '\0');
+	return out.failed ? NULL : strdup((const char *)out.data);
+}
+
 int prewarm_requests(const struct prewarm_options *options, char **ret_text, struct warm_error *err)
 {
 	json_t *all = json_array();
@@ -120,7 +138,9 @@ int prewarm_requests(const struct prewarm_options *options, char **ret_text, str
 		rc = add_prediction(all, options->cog, err);
 	char *text = NULL;
 	if (rc == 0) {
-		text = json_array_size(all) > 0 ? json_dumps(all, JSON_COMPACT) : strdup("");
+		scope_free char *plain = json_array_size(all) > 0 ? json_dumps(all, JSON_COMPACT)
+								  : strdup("");
+		text = plain != NULL ? escape_dollars(plain) : NULL;
 		if (text == NULL)
 			rc = warm_error_nomem(err, 64);
 		else if (strlen(text) > REQUEST_TEXTS)
@@ -324,7 +344,9 @@ static int publish(struct warm_publisher *publisher, enum warm_publish_mode mode
 	for (;;) {
 		rc = warm_publisher_run(publisher, mode, mark, NULL, NULL, call, &report, err);
 		add_report(sum, &report);
-		if (rc != WARM_TRANSIENT || warm_call_check(call, NULL) != 0)
+		/* At the end the store's own reason is the better news. */
+		if (rc != WARM_TRANSIENT || warm_call_left_ms(call, INT64_MAX) <= RETRY_MS ||
+		    warm_call_check(call, NULL) != 0)
 			return rc;
 		warm_log(WARM_LOG_WARN, "publish-failed", "%s; again in %d s", err->msg,
 			 RETRY_MS / 1000);
@@ -349,7 +371,10 @@ static void tell(const struct prewarm *p, const struct warm_target *target, int 
 	scope_free char *text = warm_result_text(o);
 	if (text != NULL && warm_result_write(p->options->result, text, &result_err) != 0)
 		warm_log(WARM_LOG_WARN, "result", "%s", result_err.msg);
-	if (rc == 0)
+	if (rc == 0 && !r->complete)
+		warm_log(WARM_LOG_WARN, "empty",
+			 "%s: nothing was compiled into the volume, and nothing is marked", key);
+	else if (rc == 0)
 		warm_log(
 			WARM_LOG_INFO, "complete",
 			"%s: %zu groups, %zu files published as %zu layers; %zu groups were there; "

@@ -98,8 +98,10 @@ int prewarm_hook(struct prewarm *p, const json_t *jobs, const char *tool_name, j
 	json_t *pod = json_pack("{s:s,s:s,s:[o],s:[{s:s,s:{s:s}}]}", "restartPolicy", "Never",
 				"serviceAccountName", PREWARM, "containers", container_of(p, main),
 				"volumes", "name", "prewarm", "configMap", "name", name);
-	if (json_object_get(spec, "imagePullSecrets") != NULL)
-		json_object_set(pod, "imagePullSecrets", json_object_get(spec, "imagePullSecrets"));
+	static const char *const copied[] = { "imagePullSecrets", "securityContext" };
+	for (size_t i = 0; i < sizeof(copied) / sizeof(copied[0]); i++)
+		if (json_object_get(spec, copied[i]) != NULL)
+			json_object_set(pod, copied[i], json_object_get(spec, copied[i]));
 	json_t *objects = json_pack(
 		"[{s:s,s:s,s:o,s:{s:s}},{s:s,s:s,s:o,s:{s:i,s:I,s:{s:{s:{s:s}},s:o}}}]",
 		"apiVersion", "v1", "kind", "ConfigMap", "metadata",

@@ -130,7 +130,11 @@ static int choose_template(struct prewarm *p, const struct warm_templates *found
 	char text[256], other[256];
 	int last = WARM_NOT_FOUND;
 
-	warm_error_set(&why, WARM_INVALID, "there is no pod template");
+	if (p->options->workload != NULL)
+		warm_error_set(&why, WARM_INVALID, "no workload of the name '%.63s'",
+			       p->options->workload);
+	else
+		warm_error_set(&why, WARM_INVALID, "there is no pod template");
 	for (size_t i = 0; i < found->n; i++) {
 		const struct warm_template *t = &found->items[i];
 		json_t *metadata = json_object_get(t->object, "metadata"), *container;
@@ -176,6 +180,10 @@ static int set_images(struct render *r)
 		if (container == NULL)
 			return warm_error_set(r->err, WARM_INVALID,
 					      "--set-image: no container '%.63s'", name);
+		if (images->items[i][0] == '\0' || (equals != NULL && equals[1] == '\0'))
+			return warm_error_set(r->err, WARM_INVALID,
+					      "--set-image: '%.128s' has no image",
+					      images->items[i]);
 		if (json_object_set_new(
 			    container, "image",
 			    json_string(equals != NULL ? equals + 1 : images->items[i])) != 0)
@@ -265,8 +273,14 @@ static int bring_up_to_date(struct render *r, const json_t *old_container)
 				  old.model, new.model);
 	if (rc == 0 && given(t->platform, "auto") != NULL)
 		rc = set_key_part(r, "WARM_PLATFORM", t->platform);
-	if (rc == 0 && t->stores.n == 1)
-		rc = set_key_part(r, "WARM_STORE", t->stores.items[0]);
+	scope_buf struct warm_buf stores = WARM_BUF_INIT;
+	for (size_t i = 0; i < t->stores.n; i++)
+		warm_buf_printf(&stores, "%s%s", i > 0 ? "," : "", t->stores.items[i]);
+	warm_buf_put_u8(&stores, '\0');
+	if (rc == 0 && stores.failed)
+		rc = no_memory(r->err);
+	if (rc == 0 && t->stores.n > 0)
+		rc = set_key_part(r, "WARM_STORE", (const char *)stores.data);
 	return rc;
 }
 
@@ -296,6 +310,7 @@ static int add_warmcache(struct render *r)
 static const char *const left_out_of_spec[] = {
 	"topologySpreadConstraints", "hostname",       "subdomain",	  "nodeName",
 	"activeDeadlineSeconds",     "readinessGates", "schedulingGates", "setHostnameAsFQDN",
+	"ephemeralContainers",
 };
 
 /* Annotations of whoever has applied or restarted the workload. */
@@ -548,8 +563,12 @@ static void name_of(const struct warm_template *template, char ret_name[NAME_BYT
 	const char *name = json_string_value(json_object_get(metadata, "name"));
 	size_t n = 0;
 
-	for (; name != NULL && *name != '\0' && n < NAME_BYTES - HASH_TEXT - 6; name++)
-		ret_name[n++] = *name == '.' ? '-' : *name;
+	for (; name != NULL && *name != '\0' && n < NAME_BYTES - HASH_TEXT - 6; name++) {
+		char c = *name >= 'A' && *name <= 'Z' ? (char)(*name - 'A' + 'a') : *name;
+		bool fits = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+		if (fits || n > 0)
+			ret_name[n++] = fits ? c : '-';
+	}
 	while (n > 0 && ret_name[n - 1] == '-')
 		n--;
 	ret_name[n] = '\0';
@@ -611,6 +630,8 @@ static int render_products(struct prewarm *p, const struct warm_template *templa
 		if (copy == NULL)
 			return no_memory(err);
 		char *product = strtok_r(copy, ",", &save);
+		if (product == NULL && products->n > 0)
+			return warm_error_set(err, WARM_INVALID, "--gpu-product: no name");
 		do {
 			json_t *job = NULL;
 			rc = render_one(p, template, container, product, &job, err);

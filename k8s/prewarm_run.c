@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "k8s/prewarm.h"
 #include "lib/base/log.h"
@@ -29,7 +30,9 @@ struct follow {
 	const char *name, *namespace;
 	enum state state;
 	char told[SUMMARY];   /* of its pod, last */
-	char pod[256];	      /* the pod that was seen last */
+	char pod[256];	      /* the newest pod that was seen */
+	char made[32];	      /* its creation */
+	bool listed, ended;   /* all pods were told; that one has ended */
 	char line[SUMMARY];   /* of its log, last */
 	int64_t looked_ms;    /* at the store */
 	bool store_is_silent; /* that was told */
@@ -88,6 +91,9 @@ static int look_at_store(const struct follow *f, struct warm_error *err)
 	if (o.stores.n == 0)
 		return warm_error_set(err, WARM_UNSUPPORTED, "no store is given (--store)");
 	int rc = warm_target_init(&target, &o, err);
+	const char *far = o.stores.items[o.stores.n - 1];
+	if (rc == 0 && far[0] == '/' && access(far, F_OK) != 0)
+		return warm_error_set(err, WARM_UNSUPPORTED, "%.200s isn't on this machine", far);
 	if (rc == 0)
 		rc = warm_catalog_list(&catalog, warm_target_far(&target), &target.key, false,
 				       &f->p->call, err);
@@ -213,7 +219,9 @@ static int create(struct follow *f, struct warm_error *err)
 	}
 	if (state != ABSENT) {
 		warm_log(WARM_LOG_INFO, "replaced", "job %s/%s: it %s", f->namespace, f->name,
-			 state == FAILED ? "had failed" : "is Complete, and the cache is gone");
+			 state == FAILED	? "had failed"
+			 : f->p->options->force ? "is Complete (--force)"
+						: "is Complete, and the cache is gone");
 		rc = delete_job(f, err);
 	}
 	return rc == 0 ? post_job(f, err) : rc;
@@ -268,22 +276,45 @@ static void summarize(const json_t *pod, char ret_text[SUMMARY])
 		add_container(ret_text, one);
 }
 
+static bool has_ended(const json_t *pod)
+{
+	const char *phase = text_of(json_object_get(pod, "status"), "phase");
+
+	return strcmp(phase, "Succeeded") == 0 || strcmp(phase, "Failed") == 0;
+}
+
+/* A Job that has tried again has several pods, in the order of their names. */
+static bool is_older(const struct follow *f, const json_t *pod)
+{
+	json_t *metadata = json_object_get(pod, "metadata");
+	int order = strcmp(text_of(metadata, "creationTimestamp"), f->made);
+
+	return strcmp(text_of(metadata, "name"), f->pod) != 0 &&
+	       (order < 0 || (order == 0 && has_ended(pod)));
+}
+
 static int see_pod(void *arg, enum warm_kube_event event, const json_t *pod, struct warm_error *err)
 {
 	struct follow *f = arg;
 	char text[SUMMARY];
 
 	(void)err;
-	if (event == WARM_KUBE_LISTED || event == WARM_KUBE_DELETED)
+	if (event == WARM_KUBE_LISTED) {
+		f->listed = true;
+		return f->ended;
+	}
+	if (event == WARM_KUBE_DELETED || is_older(f, pod))
 		return 0;
-	snprintf(f->pod, sizeof(f->pod), "%s", text_of(json_object_get(pod, "metadata"), "name"));
+	json_t *metadata = json_object_get(pod, "metadata");
+	snprintf(f->pod, sizeof(f->pod), "%s", text_of(metadata, "name"));
+	snprintf(f->made, sizeof(f->made), "%s", text_of(metadata, "creationTimestamp"));
 	summarize(pod, text);
 	if (strcmp(text, f->told) != 0)
 		warm_log(WARM_LOG_INFO, "pod", "%s: %s", f->pod, text);
 	memcpy(f->told, text, sizeof(text));
 	/* Now the Job will tell. */
-	const char *phase = text_of(json_object_get(pod, "status"), "phase");
-	return strcmp(phase, "Succeeded") == 0 || strcmp(phase, "Failed") == 0;
+	f->ended = has_ended(pod);
+	return f->listed && f->ended;
 }
 
 static void read_log(const struct follow *f, const char *container, int lines,
@@ -328,6 +359,7 @@ static int follow(struct follow *f, struct warm_error *err)
 	while (f->state == RUNNING && rc == 0) {
 		struct warm_call slice = { .deadline_ms = warm_clock_ms() + SLICE_MS,
 					   .outer = &f->p->call };
+		f->listed = false;
 		rc = warm_kube_watch(f->p->kube, path, see_pod, f, &slice, err);
 		if (rc == WARM_CANCELED)
 			rc = warm_call_check(&f->p->call, err);
