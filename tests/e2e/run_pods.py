@@ -3,8 +3,7 @@
 """Run the tests that need a cluster: tests/e2e/cluster run python3 tests/e2e/run_pods.py [NAME...]
 where a NAME is a part of MODULE.TEST.
 
-A test is a function of a test_*.py here (but test_client.py and test_leftovers.py,
-which `cluster test` runs by themselves) whose name doesn't begin with '_'.
+A test is a function of a test_*.py here that isn't a program itself, whose name doesn't begin with '_'.
 It gets a Case and returns what it saw: shown as tables, and as JSON in build/e2e.json. Tests of a
 module that says ALONE run one after another, after the others."""
 
@@ -31,8 +30,8 @@ START = ["ready", "adds", "spread", "before", "init", "api", "own", "status"]
 
 def modules():
     names = sorted(os.path.basename(path)[:-3] for path in glob.glob(HERE + "/test_*.py"))
-    return [importlib.import_module(name) for name in names
-            if name not in ("test_client", "test_leftovers")]
+    found = map(importlib.import_module, names)
+    return [module for module in found if not hasattr(module, "main")]
 
 
 def collect(module, names):

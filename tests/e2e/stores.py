@@ -52,7 +52,7 @@ class S3:
         _server(port, lambda work: [
             "versitygw", "--port", "%s:%d" % (HOST, port), "--access", ACCESS, "--secret", SECRET,
             "--region", "us-east-1", "--quiet", "--keep-alive", "posix", _made(work + "/s3")])
-        self.bucket = case.name
+        self.bucket, self.address = case.name[:63], (HOST, port)
         self.directory = _made(os.path.join(_started[port], "s3", self.bucket))
         self.url = "s3://%s?endpoint=http://%s:%d" % (self.bucket, HOST, port)
 

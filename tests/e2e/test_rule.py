@@ -202,8 +202,8 @@ def sidecar_out_of_memory_in_packing(case):
     """It has less memory than its work takes. The model goes on; how long the pod isn't Ready is the
     kubelet's back-off."""
     pod = case.serving("40", "--bytes", "3000000", flags=[*STORE, *FAST, "--sidecar-memory=7Mi"])
-    began = time.time()
-    address = pod.wait("Ready", kube.is_ready)["status"]["podIP"]
+    began = pod.wait_ready()
+    address = pod.now["status"]["podIP"]
     pod.wait("out of memory", lambda _: pod.terminated("warmcache-sidecar").get("reason") ==
              "OOMKilled", 60)
     end = time.time() + 25
@@ -216,7 +216,7 @@ def sidecar_out_of_memory_in_packing(case):
     t0 = pod.delete()
     gone = pod.wait_gone(60) - t0
     assert pod.terminated("model")["exitCode"] == 0
-    return {"ready": "", "note": "%d restarts in 25 s; (when, seconds) not Ready: %s; gone after "
+    return {"ready": round(began - pod.created, 1), "note": "%d restarts in 25 s; (when, seconds) not Ready: %s; gone after "
             "%.1f s" % (restarts, unready, gone)}
 
 
@@ -244,21 +244,24 @@ def sidecar_killed_in_other_ways(case):
     return row
 
 
-def _init_killed(case, **spec):
-    silent = stores.Silent()
-    pod = case.serving("5", flags=[*KEY, *_env(WARM_DEADLINE="60s", **dict(CREDENTIALS)),
-                                   "--store", silent.url], **spec)
+def _kill_init(case, pod, silent):
+    """While it waits for a store that says nothing. Then nobody takes connections any more."""
     pod.wait("in init", lambda _: pod.ids.get("warmcache-init") and
              case.started("warmcache-init", pod))
-    killed = time.time()
     case.kill("warmcache-init", pod)
     silent.close()
-    return pod, killed
+    return time.time()
+
+
+def _patient(silent):
+    return [*KEY, *_env(WARM_DEADLINE="60s", **dict(CREDENTIALS)), "--store", silent.url]
 
 
 def init_killed(case):
     """The kubelet runs it again."""
-    pod, killed = _init_killed(case)
+    silent = stores.Silent()
+    pod = case.serving("5", flags=_patient(silent))
+    killed = _kill_init(case, pod, silent)
     took = pod.wait_ready() - killed
     _serves(pod)
     assert pod.restarts("warmcache-init") == 1
@@ -274,14 +277,9 @@ def init_killed_in_a_job(case):
     template["metadata"] = {"labels": {"app": case.name}}
     case.create("jobs", case.inject(
         {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": case.name},
-         "spec": {"template": {n: template[n] for n in ("metadata", "spec")}}},
-        *KEY, *_env(WARM_DEADLINE="60s", **dict(CREDENTIALS)), "--store", silent.url))
+         "spec": {"template": {n: template[n] for n in ("metadata", "spec")}}}, *_patient(silent)))
     pod, = case.adopt("app=" + case.name)
-    pod.wait("in init", lambda _: pod.ids.get("warmcache-init") and
-             case.started("warmcache-init", pod))
-    killed = time.time()
-    case.kill("warmcache-init", pod)
-    silent.close()
+    killed = _kill_init(case, pod, silent)
     case.job_complete(case.name)
     return {"note": "Complete %.1f s after the kill; the first pod: %s" % (
         time.time() - killed, pod.now["status"]["phase"])}
@@ -351,7 +349,8 @@ def volume_without_a_limit(case):
 # ---- drained ----
 
 def drain(case):
-    pod = case.serving("10", "--every", "500", flags=STORE)
+    """The model goes on compiling for 3 s; the sidecar is told at once."""
+    pod = case.serving("10", "--every", "500", "--on-term", "drain:3", flags=STORE)
     _serves(pod)
     time.sleep(3)
     kube.request("POST", kube.path("pods", name=pod.name) + "/eviction", {
@@ -360,6 +359,8 @@ def drain(case):
     message = pod.message("warmcache-sidecar")
     assert pod.terminated("warmcache-sidecar")["exitCode"] == 0, message
     assert pod.terminated("model")["exitCode"] == 0
+    told = pod.said("warmcache-sidecar", "sidecar: draining: ")
+    assert told and told < pod.said("warmcache-sidecar", "sidecar: ending: ") - 1
     written = case.events(pod)[-1][2]
     assert message["status"] == "ended" and message["groups"] == written, (message, written)
     return {"init": "cold", "sidecar": message["status"], "note": "%d groups" % written}

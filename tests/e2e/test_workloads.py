@@ -179,7 +179,8 @@ def several_ranks(case):
     for rank in ("rank1", "rank2"):
         assert pod.terminated(rank)["exitCode"] == 0, (rank, pod.text(rank))
     assert message["status"] == "ended", message
-    assert written == {os.path.basename(name) for name in whole} and not torn, (written, torn)
+    published = {os.path.basename(name).partition("@")[0] for name in whole}
+    assert written == published and not torn, (written ^ published, torn)
     assert len(whole) == message["groups"] > 36, (len(whole), message)
     return {"sidecar": message["status"], "note": "%d groups of four processes, %d copies" % (
         len(whole), copies)}
@@ -234,3 +235,22 @@ def old_init_and_new_sidecar(case):
 
 def old_sidecar_and_new_init(case):
     return _mixed(case, "warmcache-sidecar")
+
+
+# ---- beside others ----
+
+def behind_a_proxy(case):
+    """A native sidecar of the pod's own stands between it and the store: it has to run first, and is
+    there at the pod's end."""
+    s3 = stores.S3(case)
+    host, port = s3.address
+    proxy = {"name": "proxy", "image": "e2e.local/model:1", "restartPolicy": "Always",
+             "command": ["sh", "-c", "trap 'exit 0' TERM; nc -ll -p %d -e nc %s %d & wait" % (
+                 port, host, port)]}
+    flags = [*KEY, *_env(**s3.keys()), "--store", s3.url.replace(host, "127.0.0.1")]
+    for status, found in (("cold", 0), ("warm", 10)):
+        pod = case.serving("10", flags=flags, initContainers=[proxy])
+        _serves(pod)
+        row = _ends(case, _quiet(pod), "ended")
+        assert row["init"] == status and case.report("found", pod) == [found], row
+    return row
