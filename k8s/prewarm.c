@@ -37,10 +37,16 @@ static const struct warm_option options[] = {
 	  "How long a Job may take (1h); how long `wait` waits (10m)." },
 	{ "service-account", NULL, WARM_OPTION_STRING, &opt.service_account, NULL, "NAME",
 	  "The Job's, instead of the workload's." },
+	{ "claims", NULL, WARM_OPTION_CHOICE, &opt.claims, NULL, "keep|empty",
+	  "What the Job has of the workload's PersistentVolumeClaims: the same, where several pods "
+	  "may have them at once, or an empty volume. Needed where there are such that aren't "
+	  "read-only." },
 	{ "label", NULL, WARM_OPTION_LIST, &opt.labels, NULL, "NAME=VALUE",
 	  "A label for Job and pod, e.g. a queue's. Repeatable." },
 	{ "hook", NULL, WARM_OPTION_STRING, &opt.hook, NULL, "argocd|helm",
 	  "With render: what makes the Jobs run before a sync or an upgrade." },
+	{ "hook-timeout", NULL, WARM_OPTION_DURATION, &opt.hook_timeout_ms, "0", "TIME",
+	  "How long the hook waits: 30m for Argo CD, 4m for Helm, which gives it 5." },
 	{ "namespace", NULL, WARM_OPTION_STRING, &opt.namespace, NULL, "NAME",
 	  "Instead of the manifest's, the kubeconfig's or the pod's." },
 	{ "kubeconfig", NULL, WARM_OPTION_STRING, &opt.kubeconfig, NULL, "FILE",
@@ -128,12 +134,10 @@ static int render(struct prewarm *p, const json_t *jobs, struct warm_error *err)
 	return rc;
 }
 
-/* A full GPU pool, or a store that is away, must not hold a rollout. */
-static int wait_for(struct prewarm *p, const json_t *jobs, struct warm_error *err)
+/* A full GPU pool, an API or a store that is away must not hold a rollout. */
+static int go_on(const struct prewarm *p, int rc, const struct warm_error *err)
 {
-	int rc = prewarm_wait(p, jobs, err);
-
-	if (rc == 0 || p->options->require)
+	if (rc == 0 || rc == WARM_INVALID || p->options->require)
 		return rc;
 	warm_log(WARM_LOG_WARN, "not-complete", "%s: the rollout goes on, cold", err->msg);
 	return 0;
@@ -145,12 +149,14 @@ static int serve(struct prewarm *p, const char *command, const char *workload,
 	json_t *jobs = NULL;
 
 	int rc = prewarm_render(p, workload, &jobs, err);
+	if (rc != 0 && strcmp(command, "wait") == 0)
+		return go_on(p, rc, err);
 	if (rc == 0 && strcmp(command, "render") == 0)
 		rc = render(p, jobs, err);
 	else if (rc == 0 && strcmp(command, "run") == 0)
 		rc = prewarm_run(p, jobs, err);
 	else if (rc == 0)
-		rc = wait_for(p, jobs, err);
+		rc = go_on(p, prewarm_wait(p, jobs, err), err);
 	json_decref(jobs);
 	return rc;
 }

@@ -27,10 +27,10 @@ struct prewarm_options {
 	struct warm_target_options target;
 	struct warm_inject_flags inject;
 	struct warm_option_list set_images, products, requests, labels;
-	const char *workload, *cog, *service_account, *hook;
+	const char *workload, *cog, *service_account, *hook, *claims;
 	const char *namespace, *kubeconfig, *context;
 	const char *volume, *complete, *request_texts, *result; /* of fill */
-	int64_t timeout_ms, settle_ms;
+	int64_t timeout_ms, hook_timeout_ms, settle_ms;
 	bool require, force;
 	bool create;
 };

@@ -24,7 +24,7 @@ enum {
 	ANSWER_SHOWN = 200,
 	TURN_MS = 1000,
 	TELL_MS = 30 * 1000,
-	QUIET_MS = 60 * 1000, /* what doesn't settle within this is published if it isn't torn */
+	QUIET_MS = 20 * 1000, /* of what is torn and doesn't change */
 	RESCUE_MS = 20 * 1000,
 	RETRY_MS = 2000,
 };
@@ -304,11 +304,14 @@ static void rest(int64_t ms)
 	nanosleep(&ts, NULL);
 }
 
+/* Until nothing changes and all is whole. What is torn and stays as it is was left by somebody who was
+ * killed; nothing waits for that. */
 static int wait_quiet(const struct prewarm *p, struct warm_publisher *publisher,
 		      struct warm_error *err)
 {
+	struct warm_publish_report report = { 0 };
 	int64_t end = warm_clock_ms() + QUIET_MS;
-	struct warm_publish_report report;
+	uint64_t bytes = 0;
 	int rc = 0;
 
 	do {
@@ -317,7 +320,12 @@ static int wait_quiet(const struct prewarm *p, struct warm_publisher *publisher,
 		if (rc == 0)
 			rc = warm_publisher_run(publisher, WARM_PUBLISH_LOOK, NULL, NULL, NULL,
 						&p->call, &report, err);
-	} while (rc == 0 && report.waiting > 0 && warm_clock_ms() < end);
+		if (report.volume_bytes != bytes)
+			end = warm_clock_ms() + QUIET_MS;
+		bytes = report.volume_bytes;
+	} while (rc == 0 && report.waiting + report.torn > 0 && warm_clock_ms() < end);
+	if (rc == WARM_CANCELED)
+		warm_error_context(err, "the model still compiles");
 	return rc;
 }
 
@@ -371,10 +379,7 @@ static void tell(const struct prewarm *p, const struct warm_target *target, int 
 	scope_free char *text = warm_result_text(o);
 	if (text != NULL && warm_result_write(p->options->result, text, &result_err) != 0)
 		warm_log(WARM_LOG_WARN, "result", "%s", result_err.msg);
-	if (rc == 0 && !r->complete)
-		warm_log(WARM_LOG_WARN, "empty",
-			 "%s: nothing was compiled into the volume, and nothing is marked", key);
-	else if (rc == 0)
+	if (rc == 0)
 		warm_log(
 			WARM_LOG_INFO, "complete",
 			"%s: %zu groups, %zu files published as %zu layers; %zu groups were there; "
@@ -407,7 +412,16 @@ static int fill(struct prewarm *p, const struct warm_target *target,
 		rc = wait_quiet(p, publisher, err);
 	}
 	if (rc == 0)
-		return publish(publisher, WARM_PUBLISH_ALL, o->complete, &p->call, report, err);
+		rc = publish(publisher, WARM_PUBLISH_ALL, o->complete, &p->call, report, err);
+	if (rc == 0 && report->volume_groups == 0)
+		return warm_error_set(err, WARM_NOT_FOUND,
+				      "nothing was compiled into %.200s: do the model's variables "
+				      "lead there?",
+				      o->volume);
+	if (rc == 0 && !report->complete)
+		return warm_error_set(err, WARM_IO, "the cache couldn't be marked complete");
+	if (rc == 0)
+		return 0;
 	/* What is compiled already serves the next try, wherever that runs. */
 	if (publisher != NULL) {
 		struct warm_call rescue = { .deadline_ms = warm_clock_ms() + RESCUE_MS };

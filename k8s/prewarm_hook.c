@@ -8,15 +8,16 @@
 
 #include "k8s/prewarm.h"
 
-enum { SPARE_S = 600, END_S = 300 };
+enum { USER = 65532, END_S = 45 /* to pull the image and to start */ };
 
 static const struct tool {
 	const char *name, *hook_key, *hook, *policy_key, *policy, *order_key, *first, *second;
+	int wait_s;
 } tools[] = {
 	{ "argocd", "argocd.argoproj.io/hook", "PreSync", "argocd.argoproj.io/hook-delete-policy",
-	  "BeforeHookCreation", "argocd.argoproj.io/sync-wave", "-2", "-1" },
+	  "BeforeHookCreation", "argocd.argoproj.io/sync-wave", "-2", "-1", 30 * 60 },
 	{ "helm", "helm.sh/hook", "pre-upgrade", "helm.sh/hook-delete-policy",
-	  "before-hook-creation", "helm.sh/hook-weight", "-2", "-1" },
+	  "before-hook-creation", "helm.sh/hook-weight", "-2", "-1", 4 * 60 },
 };
 
 static json_t *metadata_of(const struct tool *tool, const char *name, const char *namespace,
@@ -33,7 +34,7 @@ static json_t *metadata_of(const struct tool *tool, const char *name, const char
 }
 
 /* The Job's container has what the prewarm Job's own has: image, variables, rights. */
-static json_t *container_of(const struct prewarm *p, const json_t *main)
+static json_t *container_of(const struct prewarm *p, const json_t *main, int64_t wait_s)
 {
 	char timeout[32];
 	json_t *command, *env = json_array(), *one;
@@ -41,8 +42,7 @@ static json_t *container_of(const struct prewarm *p, const json_t *main)
 			      json_object_get(main, "image"));
 	size_t i;
 
-	snprintf(timeout, sizeof(timeout), "%llds",
-		 (long long)p->options->timeout_ms / 1000 + SPARE_S);
+	snprintf(timeout, sizeof(timeout), "%llds", (long long)wait_s);
 	command = json_pack("[s,s,s,s,s,s]", PREWARM, "wait", "/prewarm/jobs.json", "--create",
 			    "--timeout", timeout);
 	if (p->options->require)
@@ -87,6 +87,8 @@ int prewarm_hook(struct prewarm *p, const json_t *jobs, const char *tool_name, j
 	if (tool == NULL)
 		return warm_error_set(err, WARM_INVALID, "--hook: '%.64s' is none of argocd|helm",
 				      tool_name);
+	int64_t wait_s = p->options->hook_timeout_ms > 0 ? p->options->hook_timeout_ms / 1000
+							 : tool->wait_s;
 	snprintf(name, sizeof(name), "%.50s-prewarm", workload);
 	snprintf(hook, sizeof(hook), "%.50s-prewarm-hook", workload);
 	json_t *list = json_pack("{s:s,s:s,s:O}", "apiVersion", "v1", "kind", "List", "items",
@@ -96,20 +98,24 @@ int prewarm_hook(struct prewarm *p, const json_t *jobs, const char *tool_name, j
 	if (text == NULL)
 		return warm_error_nomem(err, 256);
 	json_t *pod = json_pack("{s:s,s:s,s:[o],s:[{s:s,s:{s:s}}]}", "restartPolicy", "Never",
-				"serviceAccountName", PREWARM, "containers", container_of(p, main),
-				"volumes", "name", "prewarm", "configMap", "name", name);
-	static const char *const copied[] = { "imagePullSecrets", "securityContext" };
+				"serviceAccountName", PREWARM, "containers",
+				container_of(p, main, wait_s), "volumes", "name", "prewarm",
+				"configMap", "name", name);
+	static const char *const copied[] = { "imagePullSecrets", "tolerations" };
 	for (size_t i = 0; i < sizeof(copied) / sizeof(copied[0]); i++)
 		if (json_object_get(spec, copied[i]) != NULL)
 			json_object_set(pod, copied[i], json_object_get(spec, copied[i]));
+	/* Our programs alone run in it, as what a restricted namespace wants. */
+	json_object_set_new(pod, "securityContext",
+			    json_pack("{s:b,s:i,s:{s:s}}", "runAsNonRoot", 1, "runAsUser", USER,
+				      "seccompProfile", "type", "RuntimeDefault"));
 	json_t *objects = json_pack(
 		"[{s:s,s:s,s:o,s:{s:s}},{s:s,s:s,s:o,s:{s:i,s:I,s:{s:{s:{s:s}},s:o}}}]",
 		"apiVersion", "v1", "kind", "ConfigMap", "metadata",
 		metadata_of(tool, name, namespace, tool->first), "data", "jobs.json", text,
 		"apiVersion", "batch/v1", "kind", "Job", "metadata",
 		metadata_of(tool, hook, namespace, tool->second), "spec", "backoffLimit", 1,
-		"activeDeadlineSeconds",
-		(json_int_t)p->options->timeout_ms / 1000 + SPARE_S + END_S, "template", "metadata",
+		"activeDeadlineSeconds", (json_int_t)wait_s + END_S, "template", "metadata",
 		"labels", "app.kubernetes.io/managed-by", "warmcache", "spec", pod);
 	if (objects == NULL)
 		return warm_error_nomem(err, 256);

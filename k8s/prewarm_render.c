@@ -225,68 +225,83 @@ static int set_key_part(struct render *r, const char *name, const char *value)
 		       : rc;
 }
 
-/* What came from the old image comes from the new one; what was said by somebody has to be said again. */
-static int follow_image(struct render *r, const char *variable, const char *flag, const char *given,
-			const char *current, const char *old, const char *new)
-{
-	if (given != NULL)
-		return set_key_part(r, variable, given);
-	if (strcmp(old, new) == 0)
-		return 0;
-	if (strcmp(current, old) == 0)
-		return set_key_part(r, variable, new);
-	/* A model stays itself with another image. */
-	if (strcmp(flag, "version") != 0)
-		return 0;
-	return warm_error_set(
-		r->err, WARM_INVALID,
-		"the image is another one, and the version is given as '%.128s' in the "
-		"workload: --version is missing",
-		current);
-}
-
 static const char *given(const char *text, const char *none)
 {
 	return text != NULL && text[0] != '\0' && strcmp(text, none) != 0 ? text : NULL;
 }
 
-/* The workload has warmcache: its options stand, but for the key of a new version. */
-static int bring_up_to_date(struct render *r, const json_t *old_container)
+/* The version follows the image that it comes from. One that somebody has said, in the workload or in an
+ * annotation, has to be said anew: else the cache of another image would get into its key. */
+static int check_version(struct render *r, const struct warm_inject_report *key,
+			 const json_t *old_container, const struct warm_image *new_image)
 {
 	const struct warm_target_options *t = &r->p->options->target;
-	json_t *container = warm_named(json_object_get(r->spec, "containers"), r->container);
+	const json_t *container = warm_named(json_object_get(r->spec, "containers"), r->container);
 	const char *old_text = json_string_value(json_object_get(old_container, "image"));
 	const char *new_text = json_string_value(json_object_get(container, "image"));
-	struct warm_inject_report key;
-	struct warm_image old, new;
+	struct warm_image old = { 0 };
+
+	if (old_text == NULL || new_text == NULL || strcmp(old_text, new_text) == 0 ||
+	    given(t->version, "") != NULL)
+		return 0;
+	warm_image_parse(old_text, &old);
+	if (strcmp(key->version, old.version) == 0 &&
+	    (strcmp(old.version, new_image->version) != 0 ||
+	     (strcmp(key->model, old.model) == 0 && strcmp(old.model, new_image->model) != 0)))
+		return 0;
+	return warm_error_set(r->err, WARM_INVALID,
+			      "the image is another one, and the version is '%.128s' whatever the "
+			      "image is: --version is missing",
+			      key->version);
+}
+
+/* What came from the old image comes from the new one. */
+static int set_or_follow(struct render *r, const char *variable, const char *said,
+			 const char *current, const char *old, const char *new)
+{
+	if (said != NULL)
+		return set_key_part(r, variable, said);
+	return strcmp(old, new) != 0 && strcmp(current, old) == 0 ? set_key_part(r, variable, new)
+								  : 0;
+}
+
+static int set_stores(struct render *r)
+{
+	const struct warm_option_list *stores = &r->p->options->target.stores;
+	scope_buf struct warm_buf text = WARM_BUF_INIT;
+
+	if (stores->n == 0)
+		return 0;
+	for (size_t i = 0; i < stores->n; i++)
+		warm_buf_printf(&text, "%s%s", i > 0 ? "," : "", stores->items[i]);
+	warm_buf_put_u8(&text, '\0');
+	return text.failed ? no_memory(r->err)
+			   : set_key_part(r, "WARM_STORE", (const char *)text.data);
+}
+
+/* The workload has warmcache: its options stand, but for the key of a new version. */
+static int bring_up_to_date(struct render *r, const struct warm_inject_report *key,
+			    const struct warm_image *old, const struct warm_image *new)
+{
+	const struct warm_target_options *t = &r->p->options->target;
 
 	if (warm_named(json_object_get(r->spec, "initContainers"), WARM_INJECT_SIDECAR) == NULL)
 		return warm_error_set(r->err, WARM_INVALID,
 				      "it has " WARM_INJECT_INIT " and no " WARM_INJECT_SIDECAR);
-	warm_image_parse(old_text != NULL ? old_text : "", &old);
-	warm_image_parse(new_text != NULL ? new_text : "", &new);
-	warm_inject_key(r->template, old_container, &key);
-	int rc = follow_image(r, "WARM_VERSION", "version", given(t->version, ""), key.version,
-			      old.version, new.version);
+	int rc = set_or_follow(r, "WARM_VERSION", given(t->version, ""), key->version, old->version,
+			       new->version);
 	if (rc == 0)
-		rc = follow_image(r, "WARM_MODEL", "model", given(t->model, ""), key.model,
-				  old.model, new.model);
+		rc = set_or_follow(r, "WARM_MODEL", given(t->model, ""), key->model, old->model,
+				   new->model);
 	if (rc == 0 && given(t->platform, "auto") != NULL)
 		rc = set_key_part(r, "WARM_PLATFORM", t->platform);
-	scope_buf struct warm_buf stores = WARM_BUF_INIT;
-	for (size_t i = 0; i < t->stores.n; i++)
-		warm_buf_printf(&stores, "%s%s", i > 0 ? "," : "", t->stores.items[i]);
-	warm_buf_put_u8(&stores, '\0');
-	if (rc == 0 && stores.failed)
-		rc = no_memory(r->err);
-	if (rc == 0 && t->stores.n > 0)
-		rc = set_key_part(r, "WARM_STORE", (const char *)stores.data);
-	return rc;
+	return rc == 0 ? set_stores(r) : rc;
 }
 
 static int add_warmcache(struct render *r)
 {
 	const struct warm_target_options *t = &r->p->options->target;
+	const char *container = r->container;
 	struct warm_template template = { .object = r->template->object,
 					  .pod = r->pod,
 					  .spec = r->spec };
@@ -297,6 +312,11 @@ static int add_warmcache(struct render *r)
 	int rc = warm_inject_take(&r->p->options->inject, &o, r->err);
 	if (rc != 0)
 		return rc;
+	if (o.n_containers == 0 &&
+	    warm_template_annotation(&template, WARM_INJECT_CONTAINER) == NULL) {
+		o.containers = &container;
+		o.n_containers = 1;
+	}
 	o.stores = t->stores.items;
 	o.n_stores = t->stores.n;
 	o.model = given(t->model, "");
@@ -305,12 +325,32 @@ static int add_warmcache(struct render *r)
 	return warm_inject(&template, &o, &report, r->err);
 }
 
+/* The key that the Job is to fill, and ours in the pod. */
+static int prepare_key(struct render *r, const json_t *old_container)
+{
+	const json_t *container = warm_named(json_object_get(r->spec, "containers"), r->container);
+	const char *old_text = json_string_value(json_object_get(old_container, "image"));
+	const char *new_text = json_string_value(json_object_get(container, "image"));
+	struct warm_inject_report key;
+	struct warm_image old, new;
+
+	warm_image_parse(old_text != NULL ? old_text : "", &old);
+	warm_image_parse(new_text != NULL ? new_text : "", &new);
+	warm_inject_key(r->template, old_container, &key);
+	int rc = check_version(r, &key, old_container, &new);
+	if (rc != 0)
+		return rc;
+	return warm_named(json_object_get(r->spec, "initContainers"), WARM_INJECT_INIT) != NULL
+		       ? bring_up_to_date(r, &key, &old, &new)
+		       : add_warmcache(r);
+}
+
 /* ---- the pod ---- */
 
 static const char *const left_out_of_spec[] = {
 	"topologySpreadConstraints", "hostname",       "subdomain",	  "nodeName",
 	"activeDeadlineSeconds",     "readinessGates", "schedulingGates", "setHostnameAsFQDN",
-	"ephemeralContainers",
+	"ephemeralContainers",	     "hostNetwork",
 };
 
 /* Annotations of whoever has applied or restarted the workload. */
@@ -325,12 +365,13 @@ static const char *const left_out_of_annotations[] = {
 
 static void strip_container(json_t *container)
 {
-	static const char *const probes[] = { "livenessProbe", "readinessProbe", "startupProbe" };
+	static const char *const left_out[] = { "livenessProbe", "readinessProbe", "startupProbe",
+						"resizePolicy", "restartPolicyRules" };
 	json_t *lifecycle = json_object_get(container, "lifecycle"), *one;
 	size_t i;
 
-	for (i = 0; i < sizeof(probes) / sizeof(probes[0]); i++)
-		json_object_del(container, probes[i]);
+	for (i = 0; i < sizeof(left_out) / sizeof(left_out[0]); i++)
+		json_object_del(container, left_out[i]);
 	json_object_del(lifecycle, "preStop");
 	if (lifecycle != NULL && json_object_size(lifecycle) == 0)
 		json_object_del(container, "lifecycle");
@@ -398,6 +439,32 @@ static int make_main(struct render *r, json_t **ret_main)
 	return rc;
 }
 
+/* A claim may be one pod's alone, and the workload would wait for it. */
+static int choose_claims(struct render *r)
+{
+	const char *how = r->p->options->claims;
+	json_t *volumes = json_object_get(r->spec, "volumes"), *one;
+	size_t i;
+
+	json_array_foreach(volumes, i, one) {
+		json_t *claim = json_object_get(one, "persistentVolumeClaim");
+		if (claim == NULL || json_is_true(json_object_get(claim, "readOnly")) ||
+		    (how != NULL && strcmp(how, "keep") == 0))
+			continue;
+		if (how == NULL)
+			return warm_error_set(
+				r->err, WARM_INVALID,
+				"its pods have the claim '%.128s': --claims=keep where several "
+				"pods may have it at once, --claims=empty for an empty volume in "
+				"its place",
+				json_string_value(json_object_get(claim, "claimName")));
+		json_object_del(one, "persistentVolumeClaim");
+		if (json_object_set_new(one, "emptyDir", json_object()) != 0)
+			return no_memory(r->err);
+	}
+	return 0;
+}
+
 /* A StatefulSet's claims are made for its pods; the Job's pod gets fresh ones. */
 static int add_claims(struct render *r)
 {
@@ -418,14 +485,23 @@ static int add_claims(struct render *r)
 	return rc == 0 ? 0 : no_memory(r->err);
 }
 
+/* Labels of a pod that say what webhooks do with it, and select nothing. */
+static const char *const kept_labels[] = { "sidecar.istio.io/inject",
+					   "azure.workload.identity/use" };
+
 static int set_labels(const struct render *r, json_t *metadata, const char *name)
 {
+	json_t *old = json_object_get(json_object_get(r->template->pod, "metadata"), "labels");
 	const struct warm_option_list *given_labels = &r->p->options->labels;
 	json_t *labels = json_pack("{s:s,s:s,s:s}", "app.kubernetes.io/name", PREWARM,
 				   "app.kubernetes.io/managed-by", "warmcache", PREWARM_MANAGED,
 				   name);
 	int rc = labels == NULL;
 
+	for (size_t i = 0; i < sizeof(kept_labels) / sizeof(kept_labels[0]); i++)
+		if (json_object_get(old, kept_labels[i]) != NULL)
+			rc |= json_object_set(labels, kept_labels[i],
+					      json_object_get(old, kept_labels[i]));
 	for (size_t i = 0; i < given_labels->n; i++) {
 		const char *equals = strchr(given_labels->items[i], '=');
 		char label[320];
@@ -474,6 +550,8 @@ static int set_nodes(struct render *r, const char *product)
 
 	for (size_t i = 0; i < sizeof(left_out_of_spec) / sizeof(char *); i++)
 		json_object_del(r->spec, left_out_of_spec[i]);
+	if (is(r->spec, "dnsPolicy", "ClusterFirstWithHostNet"))
+		json_object_del(r->spec, "dnsPolicy");
 	json_object_del(affinity, "podAffinity");
 	json_object_del(affinity, "podAntiAffinity");
 	if (affinity != NULL && json_object_size(affinity) == 0)
@@ -596,9 +674,7 @@ static int render_one(struct prewarm *p, const struct warm_template *template,
 	if (rc == 0)
 		rc = set_images(&r);
 	if (rc == 0)
-		rc = warm_named(json_object_get(r.spec, "initContainers"), WARM_INJECT_INIT) != NULL
-			     ? bring_up_to_date(&r, container)
-			     : add_warmcache(&r);
+		rc = prepare_key(&r, container);
 	if (rc == 0)
 		rc = set_metadata(&r, name);
 	if (rc == 0)
@@ -607,6 +683,8 @@ static int render_one(struct prewarm *p, const struct warm_template *template,
 		rc = make_sidecars(&r);
 	if (rc == 0 && json_object_set_new(r.spec, "containers", json_pack("[O]", main)) != 0)
 		rc = no_memory(err);
+	if (rc == 0)
+		rc = choose_claims(&r);
 	if (rc == 0)
 		rc = add_claims(&r);
 	if (rc == 0)

@@ -90,6 +90,9 @@ static int look_at_store(const struct follow *f, struct warm_error *err)
 			o.stores.items[o.stores.n++] = s;
 	if (o.stores.n == 0)
 		return warm_error_set(err, WARM_UNSUPPORTED, "no store is given (--store)");
+	/* A tag that moves is of another image each day. */
+	if (key.version[0] == '\0')
+		return WARM_NOT_FOUND;
 	int rc = warm_target_init(&target, &o, err);
 	const char *far = o.stores.items[o.stores.n - 1];
 	if (rc == 0 && far[0] == '/' && access(far, F_OK) != 0)
