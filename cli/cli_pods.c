@@ -93,6 +93,10 @@ static void read_init(const json_t *pod, struct row *row)
 		set(row->reason, text_of(result, "reason"));
 		row->files = json_integer_value(json_object_get(result, "files"));
 		row->bytes = json_integer_value(json_object_get(result, "bytes"));
+		if (json_is_boolean(json_object_get(result, "complete")))
+			snprintf(row->complete, sizeof(row->complete), "%s",
+				 json_is_true(json_object_get(result, "complete")) ? "true"
+										   : "false");
 	}
 	json_decref(result);
 }
@@ -160,9 +164,12 @@ static void read_status(char *log, struct row *row)
 		snprintf(restarts, sizeof(restarts), "%s", row->state + 7);
 		snprintf(row->state, FIELD, "%s%.100s", state, restarts);
 	}
-	field_of(line, "used", row->used, sizeof(row->used));
-	field_of(line, "inert", row->inert, sizeof(row->inert));
-	field_of(line, "complete", row->complete, sizeof(row->complete));
+	/* The first line is older than the first look at the volume. */
+	if (!field_of(line, "state", state, sizeof(state)) || strcmp(state, "started") != 0) {
+		field_of(line, "used", row->used, sizeof(row->used));
+		field_of(line, "inert", row->inert, sizeof(row->inert));
+		field_of(line, "complete", row->complete, sizeof(row->complete));
+	}
 	if (field_of(line, "last_publish_s", seconds, sizeof(seconds)) && seconds[0] != '-')
 		row->published_ms = parse_time(line) - strtoll(seconds, NULL, 10) * 1000;
 	char *reason = strstr(line, " reason=");

@@ -87,6 +87,16 @@ static int get_workload(struct prewarm *p, int kind, const char *name, json_t **
 	return warm_kube_request(p->kube, "GET", path, NULL, &p->call, ret_object, err);
 }
 
+/* A List, as --hook writes it, is what it holds. */
+static int add_object(json_t *objects, json_t *object)
+{
+	json_t *items = json_object_get(object, "items");
+
+	return is(object, "kind", "List") && json_is_array(items)
+		       ? json_array_extend(objects, items)
+		       : json_array_append(objects, object);
+}
+
 /* All documents of a file as one array. */
 static int load_file(const char *path, json_t **ret_objects, struct warm_error *err)
 {
@@ -101,7 +111,7 @@ static int load_file(const char *path, json_t **ret_objects, struct warm_error *
 		return rc;
 	json_t *objects = json_array();
 	for (size_t i = 0; i < warm_yaml_count(yaml); i++)
-		rc |= json_array_append(objects, warm_yaml_value(yaml, i));
+		rc |= add_object(objects, warm_yaml_value(yaml, i));
 	if (rc != 0 || objects == NULL) {
 		json_decref(objects);
 		return no_memory(err);

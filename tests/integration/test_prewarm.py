@@ -250,6 +250,8 @@ def rendered_jobs_are_taken_as_they_are(t):
     text = "\n---\n".join(json.dumps(j) for j in jobs)
     p = _run(t, "render", "-", text=text)
     assert list(_yaml().safe_load_all(p.stdout)) == jobs
+    listed = {"apiVersion": "v1", "kind": "List", "items": jobs}
+    assert _render(t, listed, needed=[]) == jobs, "as a hook has them"
 
 
 # ---- render: versions ----
@@ -906,7 +908,8 @@ def _pods(t, pods, logs, *args, code=0):
 
 
 def pods_says_what_is_odd(t):
-    warm = json.dumps({"status": "warm", "files": 12, "bytes": 3000, "reason": ""})
+    warm = json.dumps({"status": "warm", "files": 12, "bytes": 3000, "reason": "",
+                       "complete": True})
     cold = json.dumps({"status": "cold", "files": 0, "bytes": 0, "reason": "no layer"})
     running = {"running": {}}
     pods = [
@@ -918,6 +921,7 @@ def pods_says_what_is_odd(t):
         _api_pod("json", _ended(warm), dict(running)),
         _api_pod("off", _ended(warm), dict(running)),
         _api_pod("off-json", _ended(warm), dict(running)),
+        _api_pod("young", _ended(warm), dict(running)),
         _api_pod("again", _ended(warm, restarts=1), dict(running, restarts=3)),
         _api_pod("oom", _ended(warm), _ended("", 137, "OOMKilled", restarts=2)),
         _api_pod("pull", {"waiting": {"reason": "ImagePullBackOff"}}, {"waiting": {
@@ -928,13 +932,13 @@ def pods_says_what_is_odd(t):
         _api_pod("job", _ended(warm), inits=("warmcache-init",)),
         _api_pod("other", inits=()),
     ]
-    del pods[13]["status"]
+    del next(p for p in pods if p["metadata"]["name"] == "pending")["status"]
     json_line = ('2026-01-01T00:00:00.5Z {"time":"x","level":"info","program":"warmcache-sidecar",'
                  '"event":"status","text":"state=%s"}\n')
     logs = {
         "warm": "noise\n" + STATUS % ("idle", "false", -1) + STATUS % ("watching", "true", 30) +
                 "2026-01-01T00:00:01Z other line\n",
-        "cold": "", "cut": "2026-01-01T00:00:00Z nothing",
+        "young": STATUS % ("started", "false", -1), "cold": "", "cut": "2026-01-01T00:00:00Z nothing",
         "json": json_line % "watching used=5 inert=2 complete=true last_publish_s=30",
         "off": "2026-01-01T00:00:00Z x INFO warmcache-sidecar: status: state=disabled "
                "reason=--store: 'x y' is wrong\n",
@@ -952,6 +956,8 @@ def pods_says_what_is_odd(t):
     assert r["published_ms"] == 1767225600000 - 30000, r
     assert rows["cold"]["start"] == "cold" and rows["cold"]["reason"] == "no layer"
     assert rows["cold"]["sidecar"] == "running" and rows["cold"]["published_ms"] == 0
+    r = rows["young"]
+    assert (r["sidecar"], r["used"], r["complete"]) == ("started", "", "true"), r
     for name in ("silent", "cut", "array"):
         assert rows[name]["start"] == "ended 0 Completed", rows[name]
     for name in ("sidecar", "used", "inert", "complete", "published_ms"):
