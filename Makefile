@@ -181,7 +181,7 @@ fuzz:
 .PHONY: e2e-k8s
 e2e-k8s:
 	$(Q)scripts/setup e2e
-	$(Q)$(MAKE) --no-print-directory all $(B)/e2e/kubecall
+	$(Q)$(MAKE) --no-print-directory all $(B)/e2e/kubecall $(B)/examples/model
 	$(Q)tests/e2e/cluster test $(NAME)
 
 # The drop-in under real torch: a download of 5 GB, kept for the next time.

@@ -10,11 +10,11 @@ import ssl
 import subprocess
 import threading
 import time
+import urllib.request
 from datetime import datetime
 
 INSIDE = "/run/e2e"
 ADDRESS = ("10.77.1.1", 6443)
-PODS = "/api/v1/namespaces/default/pods"
 
 
 class ApiError(Exception):
@@ -39,6 +39,20 @@ def request(method, path, body=None):
         return json.loads(answer)
     finally:
         connection.close()
+
+
+def path(kind, namespace="default", name=None):
+    """Of objects of a namespace, or of one of them."""
+    group = {"deployments": "/apis/apps/v1", "statefulsets": "/apis/apps/v1",
+             "jobs": "/apis/batch/v1"}.get(kind, "/api/v1")
+    return "%s/namespaces/%s/%s%s" % (group, namespace, kind, "/" + name if name else "")
+
+
+def get(url):
+    """The status of an answer, by HTTP, without a proxy."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url, timeout=10) as response:
+        return response.status
 
 
 def when(text):
@@ -76,17 +90,18 @@ class Tasks:
 
 
 class Pod:
-    """A pod, watched from its creation to its end."""
+    """A pod, watched from its creation to its end. One that a controller has made is watched as well."""
 
-    def __init__(self, manifest):
-        self.name = manifest["metadata"]["name"]
+    def __init__(self, manifest, namespace="default"):
+        self.name, self.namespace = manifest["metadata"]["name"], namespace
         self.seen = []  # (time, event type, object)
         self.ids = {}  # container: the ids of its instances, in order
         self.files = {}  # (container, file name): open log
         self.news = threading.Condition()
         self.over = False
         self.created = time.time()
-        self.uid = request("POST", PODS, manifest)["metadata"]["uid"]
+        self.uid = manifest["metadata"].get("uid") or request(
+            "POST", path("pods", namespace), manifest)["metadata"]["uid"]
         self.threads = [threading.Thread(target=f, daemon=True) for f in (self._watch, self._logs)]
         for thread in self.threads:
             thread.start()
@@ -96,8 +111,8 @@ class Pod:
         while not self.over:
             connection = _connect(600)
             try:
-                connection.request("GET", PODS + "?watch=1&resourceVersion=%s&fieldSelector="
-                                   "metadata.name%%3D%s" % (version, self.name))
+                connection.request("GET", "%s?watch=1&resourceVersion=%s&fieldSelector=metadata.name"
+                                   "%%3D%s" % (path("pods", self.namespace), version, self.name))
                 for line in connection.getresponse():
                     event = json.loads(line)
                     if event["type"] == "ERROR":
@@ -129,13 +144,13 @@ class Pod:
 
     def _logs(self):
         """Hold the logs open: they are read when the kubelet has deleted them."""
-        where = "/var/log/pods/default_%s_%s/" % (self.name, self.uid)
+        where = "/var/log/pods/%s_%s_%s/" % (self.namespace, self.name, self.uid)
         while not self.over:
-            for path in glob.glob(where + "*/*.log"):
-                key = tuple(path[len(where):].split("/"))
+            for file in glob.glob(where + "*/*.log"):
+                key = tuple(file[len(where):].split("/"))
                 if key not in self.files:
                     try:
-                        self.files[key] = open(path, encoding="utf-8", errors="replace")
+                        self.files[key] = open(file, encoding="utf-8", errors="replace")
                     except OSError:
                         pass
             time.sleep(0.05)
@@ -191,7 +206,7 @@ class Pod:
     def delete(self, grace=None):
         """Returns T0."""
         at = time.time()
-        request("DELETE", PODS + "/" + self.name,
+        request("DELETE", path("pods", self.namespace, self.name),
                 {"apiVersion": "v1", "kind": "DeleteOptions",
                  **({} if grace is None else {"gracePeriodSeconds": grace})})
         return at
@@ -219,6 +234,19 @@ class Pod:
             return json.loads(text)
         except ValueError:
             return text or None
+
+    def unready(self, since):
+        """[(when, for how long)] it was not Ready after having been so, from a time on."""
+        spans, began = [], None
+        for at, _, pod in self.seen:
+            if at < since:
+                continue
+            if not is_ready(pod) and began is None:
+                began = at
+            elif is_ready(pod) and began is not None:
+                spans.append((round(began - since, 1), round(at - began, 1)))
+                began = None
+        return spans + ([(round(began - since, 1), None)] if began is not None else [])
 
     def restarts(self, container):
         return next(s["restartCount"] for s in statuses(self.now) if s["name"] == container)

@@ -3,22 +3,26 @@
  * directory named by a key, then __grp__NAME.json that lists them), and ends as it is told.
  *
  *   model DIR COUNT [--bytes N] [--every MS] [--on-term exit|drain:SECONDS|ignore]
- *         [--then wait|crash|end] [--seed N] [--report FILE]
+ *         [--then wait|crash|end] [--seed N] [--report FILE] [--serve PORT]
  *
  * COUNT groups are written at once, then one more each MS; `drain` goes on writing after SIGTERM.
- * What is there already isn't written again.
+ * What is there already isn't written again. With --serve it answers 200 to whatever it is asked by
+ * HTTP, when all of COUNT is there.
  * FILE gets, as they happen, lines of "TIME EVENT N": N groups were whole at that time, or of `found`
  * were there before. */
 #include <dirent.h>
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,6 +31,7 @@ static const char *dir, *report, *on_term = "exit", *then = "wait";
 static uint64_t seed = 1;
 static size_t bytes = 20000;
 static long every_ms;
+static int listener = -1;
 static unsigned long written;
 static volatile sig_atomic_t termed;
 
@@ -68,7 +73,8 @@ static void put(const char *group, const char *name, const void *data, size_t n)
 {
 	char from[512], to[512];
 
-	snprintf(from, sizeof(from), "%s/tmp.pid_%d_%lu", group, (int)getpid(), written);
+	/* Ranks in several containers may have one pid. */
+	snprintf(from, sizeof(from), "%s/tmp.pid_%d_%.9f", group, (int)getpid(), now());
 	snprintf(to, sizeof(to), "%s/%s", group, name);
 	int fd = open(from, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	if (fd < 0 || write(fd, data, n) != (ssize_t)n || close(fd) != 0 || rename(from, to) != 0) {
@@ -160,10 +166,46 @@ static unsigned long count_groups(void)
 	return n;
 }
 
+static void serve(uint16_t port)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(port) };
+
+	listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int)) != 0 ||
+	    bind(listener, (struct sockaddr *)&at, sizeof(at)) != 0 || listen(listener, 16) != 0) {
+		perror("serve");
+		exit(3);
+	}
+}
+
+static void answer(void)
+{
+	static const char text[] = "HTTP/1.0 200 OK\r\nContent-Length: 6\r\n\r\nREADY\n";
+	char question[4096];
+	int fd = accept(listener, NULL, NULL);
+
+	if (fd < 0)
+		return;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ .tv_sec = 1 },
+		   sizeof(struct timeval));
+	if (read(fd, question, sizeof(question)) > 0)
+		(void)!write(fd, text, sizeof(text) - 1);
+	close(fd);
+}
+
+/* Answers meanwhile. A signal ends it early. */
 static void nap(long ms)
 {
-	struct timespec t = { ms / 1000, ms % 1000 * 1000000 };
-	nanosleep(&t, NULL);
+	double end = now() + (double)ms / 1000;
+	struct pollfd listening = { .fd = listener, .events = POLLIN };
+
+	for (double left; (left = end - now()) > 0;) {
+		int n = poll(&listening, 1, (int)(left * 1000) + 1);
+		if (n < 0)
+			break;
+		if (n > 0)
+			answer();
+	}
 }
 
 int main(int argc, char **argv)
@@ -171,7 +213,7 @@ int main(int argc, char **argv)
 	if (argc < 3)
 		return 2;
 	dir = argv[1];
-	unsigned long count = strtoul(argv[2], NULL, 10);
+	unsigned long count = strtoul(argv[2], NULL, 10), port = 0;
 	for (int i = 3; i + 1 < argc; i += 2) {
 		const char *name = argv[i], *value = argv[i + 1];
 		if (strcmp(name, "--bytes") == 0)
@@ -186,6 +228,8 @@ int main(int argc, char **argv)
 			seed = strtoul(value, NULL, 10);
 		else if (strcmp(name, "--report") == 0)
 			report = value;
+		else if (strcmp(name, "--serve") == 0)
+			port = strtoul(value, NULL, 10);
 		else
 			return 2;
 	}
@@ -201,6 +245,8 @@ int main(int argc, char **argv)
 	written = 0;
 	while (written < count)
 		write_group();
+	if (port > 0)
+		serve((uint16_t)port);
 	tell("ready");
 	if (strcmp(then, "crash") == 0) {
 		nap(1000);

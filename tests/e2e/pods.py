@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 import kube
 
@@ -19,6 +20,16 @@ SILENT = "10.77.2.1"  # an address of the node that drops what it gets: run_pods
 SILENT_S3 = "s3://caches/x?endpoint=http://%s:9000" % SILENT
 CREDENTIALS = [("AWS_ACCESS_KEY_ID", "e2e"), ("AWS_SECRET_ACCESS_KEY", "e2e"),
                ("AWS_REGION", "us-east-1")]
+
+
+IMAGE = "e2e.local/warmcache:1"
+KEY = ("--model=m", "--version=v1")
+STORE = ("--store=/caches", *KEY)
+FAST = ("--env=WARM_SPREAD=0", "--env=WARM_SETTLE=1s", "--env=WARM_INTERVAL=1s")
+
+
+class Skip(Exception):
+    """Of a test that this machine can't run."""
 
 
 class Case:
@@ -35,6 +46,87 @@ class Case:
             os.makedirs(path)
             os.chown(path, USER, USER)
         self.pods = []
+        self.objects = []  # paths of what else was created
+
+    def close(self):
+        """Delete what is left."""
+        for path in self.objects + [kube.path("pods", pod.namespace, pod.name)
+                                    for pod in self.pods if not pod.over]:
+            try:
+                kube.request("DELETE", path, {"apiVersion": "v1", "kind": "DeleteOptions",
+                                              "propagationPolicy": "Background",
+                                              "gracePeriodSeconds": 0})
+            except kube.ApiError:
+                pass
+
+    # ---- pods that `warmcache inject` makes ----
+
+    def plain(self, *model, container=None, metadata=None, caches=True, **spec):
+        """A pod without anything of ours: a model that serves, in the directory that a variable will
+        name, and a directory of the node that can be a store, at /caches."""
+        mounts = [{"name": "caches", "mountPath": "/caches"}]
+        volumes = [{"name": "caches", "hostPath": {"path": self.store, "type": "Directory"}}]
+        return {
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "%s-%d" % (self.name[:50].rstrip("-"), len(self.pods)),
+                         **(metadata or {})},
+            "spec": {"automountServiceAccountToken": False, "enableServiceLinks": False,
+                     **({"volumes": volumes} if caches else {}), **spec,
+                     "containers": [{
+                         "name": "model", "image": "e2e.local/model:1",
+                         "command": ["model", "$(TRITON_CACHE_DIR)", *model, "--serve", "8080"],
+                         "readinessProbe": {"httpGet": {"path": "/", "port": 8080},
+                                            "periodSeconds": 1},
+                         **({"volumeMounts": mounts} if caches else {}), **(container or {})}]}}
+
+    @staticmethod
+    def inject(manifest, *flags):
+        """What `warmcache inject` makes of it. The node is small: a start shall take no whole CPU."""
+        done = subprocess.run(
+            ["warmcache", "inject", "-", "--image", IMAGE, "--init-cpu=200m", *flags],
+            input=json.dumps(manifest), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def create(self, kind, manifest, namespace="default"):
+        answer = kube.request("POST", kube.path(kind, namespace), manifest)
+        self.objects.append(kube.path(kind, namespace, answer["metadata"]["name"]))
+        return answer
+
+    def run(self, manifest, namespace="default"):
+        self.pods.append(kube.Pod(manifest, namespace))
+        return self.pods[-1]
+
+    def serving(self, *model, flags=STORE, namespace="default", **how):
+        return self.run(self.inject(self.plain(*model, **how), *flags), namespace)
+
+    def adopt(self, label, count=1, seconds=30):
+        """The pods with a label, when there are so many; those that weren't known are watched."""
+        end = time.time() + seconds
+        while True:
+            found = kube.request("GET", kube.path("pods") + "?labelSelector=" + label)["items"]
+            found = [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+            if len(found) >= count:
+                break
+            assert time.time() < end, "%d pods of %s, not %d" % (len(found), label, count)
+            time.sleep(0.1)
+        known = {pod.uid: pod for pod in self.pods}
+        for pod in found:
+            if pod["metadata"]["uid"] not in known:
+                known[pod["metadata"]["uid"]] = self.run(pod)
+        return [known[pod["metadata"]["uid"]] for pod in found]
+
+    def job_complete(self, name, seconds=60):
+        end = time.time() + seconds
+        while True:
+            status = kube.request("GET", kube.path("jobs", name=name))["status"]
+            if any(c["type"] == "Complete" and c["status"] == "True"
+                   for c in status.get("conditions", [])):
+                return
+            assert time.time() < end, status
+            time.sleep(0.2)
+
+    # ---- pods that are written out here ----
 
     def manifest(self, model, store="/caches", grace=30, pre_stop=True, sidecar=(), init=(),
                  env=(), restart="Always", cpu=None,
@@ -87,22 +179,26 @@ class Case:
         return "%s/kubelet/pods/%s/volumes/kubernetes.io~empty-dir/warmcache" % (
             kube.INSIDE, pod.uid)
 
-    def kill(self, container, pod):
+    def kill(self, container, pod, signal="SIGKILL"):
         subprocess.run(["ctr", "--address", "/run/containerd.sock", "-n", "k8s.io",
-                        "tasks", "kill", "-s", "SIGKILL", pod.ids[container][-1]], check=True,
+                        "tasks", "kill", "-s", signal, pod.ids[container][-1]], check=True,
                        stderr=subprocess.DEVNULL)
 
     def events(self, pod=None):
         """[(time, event, number)] of the model of the last pod."""
-        path = os.path.join(self.reports, (pod or self.pods[-1]).name)
-        if not os.path.exists(path):
-            return []
-        with open(path) as f:
-            lines = [line.split() for line in f.read().splitlines()]
+        pod = pod or self.pods[-1]
+        path = os.path.join(self.reports, pod.name)
+        if os.path.exists(path):
+            with open(path) as f:
+                text = f.read()
+        else:
+            text = pod.text("model")
+        lines = [line.split() for line in text.splitlines()
+                 if re.fullmatch(r"[0-9.]+ \w+ \d+", line)]
         return [(float(at), event, int(n)) for at, event, n in lines]
 
-    def report(self, event):
-        return [n for _, what, n in self.events() if what == event]
+    def report(self, event, pod=None):
+        return [n for _, what, n in self.events(pod) if what == event]
 
     def groups(self):
         """(names of whole groups, names of torn ones, copies of groups) in the store."""

@@ -16,7 +16,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CLUSTER = HERE + "/cluster"
-PARTS = os.path.abspath(os.environ.get("WARM_PARTS", "build/parts")) + "/k8s"
+PARTS = os.path.realpath(os.environ.get("WARM_PARTS", "build/parts")) + "/k8s"
 NAMES = ("mnt", "net", "pid", "ipc", "uts", "cgroup")
 # Change by themselves.
 RESTLESS = ("/proc/sys/fs/", "/proc/sys/kernel/random/", "/proc/sys/kernel/ns_last_pid",

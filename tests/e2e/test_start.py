@@ -8,6 +8,7 @@ import statistics
 import kube
 from pods import CREDENTIALS, SILENT_S3
 
+ALONE = True
 ROUNDS = int(os.environ.get("E2E_ROUNDS", "5"))
 
 
