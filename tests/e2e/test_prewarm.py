@@ -40,7 +40,7 @@ class _Scene:
         self.s3 = stores.S3(case)
         self.keys = stores.S3.keys(secret)
         self.flags = ["--image", IMAGE, *SMALL, READY, "--store", self.s3.url, "--model=m",
-                      "--version=v1", "--timeout=90s", *self.variables()]
+                      "--version=v1", "--timeout=90s", "--env=WARM_SETTLE=1s", *self.variables()]
         end = time.time() + 20
         while True:
             try:
@@ -344,7 +344,10 @@ def prewarm_outlives_an_eviction(case):
     assert _condition(job, "Complete") and job["status"].get("failed", 0) == 0, job["status"]
     new = [n for n in names if n != name]
     assert len(new) == 1 and "%s: Running" % new[0] in run.err, (names, run.err)
-    return {"note": "Complete %.1f s after the eviction" % (time.time() - evicted)}
+    told = [line[11:23] + line.partition("pod:")[2][-60:] for line in run.err.splitlines()
+            if " pod: " in line]
+    return {"note": "Complete %.1f s after the eviction: %s" % (time.time() - evicted,
+                                                               "; ".join(told))}
 
 
 # ---- shapes and places ----
@@ -422,7 +425,8 @@ def prewarm_as_a_hook_in_a_restricted_namespace(case):
                               "seccompProfile": {"type": "RuntimeDefault"}},
         container={"securityContext": {"allowPrivilegeEscalation": False,
                                        "capabilities": {"drop": ["ALL"]}}})
-    flags = ["--image", IMAGE, *SMALL, READY, "--model=m", "--version=v1", "--timeout=90s"]
+    flags = ["--image", IMAGE, *SMALL, READY, "--model=m", "--version=v1", "--timeout=90s",
+             "--env=WARM_SETTLE=1s"]
     text = s.prewarm("render", manifest, "--hook=argocd", flags=flags).stdout
     name, notes = "llm-prewarm-hook", []
     for n in range(2):  # a sync, and the next one
