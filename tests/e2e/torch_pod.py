@@ -169,7 +169,7 @@ class Life:
         pod.row.update(version=version, init=init["status"], restored=init["files"])
         pod.row["pods"] = self.tell(pod.name)
         assert pod.row["pods"]["start"] == init["status"], pod.row
-        assert pod.row["pods"]["sidecar"] == "running", pod.row
+        assert pod.row["pods"]["sidecar"] in ("started", "running"), pod.row
         return pod
 
     def end(self, pod):
