@@ -188,7 +188,7 @@ e2e-k8s:
 e2e-torch:
 	$(Q)scripts/setup demo
 	$(Q)scripts/setup e2e
-	$(Q)$(MAKE) --no-print-directory all
+	$(Q)$(MAKE) --no-print-directory all $(B)/examples/model
 	$(Q)scripts/demo-torch install
 	$(Q)tests/e2e/cluster with python3 tests/e2e/torch_pod.py
 
