@@ -183,6 +183,14 @@ e2e-k8s:
 	$(Q)scripts/setup e2e
 	$(Q)$(MAKE) --no-print-directory all $(B)/e2e/kubecall $(B)/examples/model
 	$(Q)tests/e2e/cluster test $(NAME)
+# The last of them alone: torch.compile in the Cog server in pods (5 GB of torch, once).
+.PHONY: e2e-torch
+e2e-torch:
+	$(Q)scripts/setup demo
+	$(Q)scripts/setup e2e
+	$(Q)$(MAKE) --no-print-directory all $(B)/examples/model
+	$(Q)scripts/demo-torch install
+	$(Q)tests/e2e/cluster with python3 tests/e2e/torch_pod.py
 
 # The drop-in under real torch: a download of 5 GB, kept for the next time.
 .PHONY: test-torch
