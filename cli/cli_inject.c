@@ -13,15 +13,22 @@
 struct work {
 	struct cli *cli;
 	struct warm_inject_options options;
+	size_t all, gpus;	  /* templates in the file; those that ask for a GPU */
 	size_t templates, served; /* found; those with a container of the name given */
 	const char *file;
 };
 
 static void tell(const struct warm_template *template, const struct warm_inject_report *r)
 {
+	enum { LONGEST = 128 }; /* of a key's part */
 	char text[256];
 
 	warm_template_text(template, text);
+	if (strlen(r->model) > LONGEST || strlen(r->version) > LONGEST)
+		warm_log(WARM_LOG_WARN, "inject",
+			 "%s: model or version is over %d bytes: warmcache will be disabled in it. "
+			 "Give --model or --version",
+			 text, LONGEST);
 	if (r->model[0] == '\0')
 		warm_log(WARM_LOG_WARN, "inject", "%s: no model: warmcache is disabled in it",
 			 text);
@@ -35,6 +42,39 @@ static void tell(const struct warm_template *template, const struct warm_inject_
 			 "are kept whose names cover all that they depend on. Give --version, the "
 			 "annotation " WARM_INJECT_VERSION ", or a digest",
 			 text);
+}
+
+static bool has_gpu(const struct warm_template *template)
+{
+	const json_t *one;
+	size_t i;
+
+	json_array_foreach(json_object_get(template->spec, "containers"), i, one)
+		if (warm_container_has_gpu(one))
+			return true;
+	return false;
+}
+
+/* Of many workloads, where nobody says which container: those that aren't a model's, by their looks. */
+static bool is_left_alone(const struct work *w, const struct warm_template *template)
+{
+	struct warm_error why = { 0 };
+	json_t *container;
+	char text[256];
+
+	if (w->all < 2 || w->options.n_containers > 0 ||
+	    warm_template_annotation(template, WARM_INJECT_CONTAINER) != NULL)
+		return false;
+	warm_template_text(template, text);
+	if (w->gpus > 0 && !has_gpu(template)) {
+		warm_log(WARM_LOG_INFO, "inject",
+			 "left alone: %s: it asks for no GPU, others do (--container)", text);
+		return true;
+	}
+	if (warm_template_container(template, NULL, 0, &container, &why) == 0)
+		return false;
+	warm_log(WARM_LOG_WARN, "inject", "left alone: %s", why.msg);
+	return true;
 }
 
 static int serve(struct work *w, struct warm_template *template, struct warm_error *err)
@@ -52,6 +92,8 @@ static int serve(struct work *w, struct warm_template *template, struct warm_err
 		w->served++;
 		return rc;
 	}
+	if (is_left_alone(w, template))
+		return 0;
 	int rc = warm_inject(template, &w->options, &report, err);
 	/* Of many workloads some may lack the container. */
 	if (rc == WARM_NOT_FOUND) {
@@ -86,12 +128,26 @@ static int serve_document(struct work *w, struct warm_yaml *yaml, size_t documen
 	return rc;
 }
 
+static int count(struct work *w, const struct warm_yaml *yaml, struct warm_error *err)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < warm_yaml_count(yaml) && rc == 0; i++) {
+		scope_templates struct warm_templates found = { 0 };
+		rc = warm_templates_find(warm_yaml_value(yaml, i), &found, err);
+		w->all += found.n;
+		for (size_t k = 0; k < found.n; k++)
+			w->gpus += has_gpu(&found.items[k]);
+	}
+	return rc;
+}
+
 static int serve_all(struct work *w, struct warm_yaml *yaml, json_t **changed,
 		     struct warm_error *err)
 {
 	scope_buf struct warm_buf out = WARM_BUF_INIT;
 	size_t anew = 0;
-	int rc = 0;
+	int rc = count(w, yaml, err);
 
 	for (size_t i = 0; i < warm_yaml_count(yaml) && rc == 0; i++)
 		rc = serve_document(w, yaml, i, &changed[i], err);

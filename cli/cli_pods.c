@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "cli/cli.h"
+#include "lib/base/file.h"
 #include "lib/kube/client.h"
 
 enum { LOG_LINES = 1000, LOG_BYTES = 512 << 10, FIELD = 200 };
@@ -31,9 +32,10 @@ static const char *text_of(const json_t *object, const char *name)
 	return text != NULL ? text : "";
 }
 
+/* What a pod says may be meant for the terminal of who looks at it. */
 static void set(char ret_text[FIELD], const char *text)
 {
-	snprintf(ret_text, FIELD, "%s", text);
+	warm_path_printable(text, ret_text, FIELD);
 }
 
 /* The status of one of our containers; NULL when the pod doesn't have it. */

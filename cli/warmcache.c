@@ -58,7 +58,7 @@ static const struct warm_option options[] = {
 	{ "all-namespaces", NULL, WARM_OPTION_BOOL, &opt.all_namespaces, NULL, NULL,
 	  "For pods: those of all namespaces." },
 	{ "kubeconfig", NULL, WARM_OPTION_STRING, &opt.kubeconfig, NULL, "FILE",
-	  "For pods: instead of KUBECONFIG, the pod's service account, ~/.kube/config." },
+	  "For pods: instead of KUBECONFIG, ~/.kube/config, the pod's service account." },
 	{ "context", NULL, WARM_OPTION_STRING, &opt.context, NULL, "NAME",
 	  "For pods: of the kubeconfig, instead of its current one." },
 	WARM_PROFILE_ROW(opt.target),

@@ -295,17 +295,6 @@ static int restore(const struct warm_target *target, struct warm_restore_options
 
 /* ---- what kills us must not keep the pod from starting ---- */
 
-static pid_t worker;
-
-/* As the first process of a container we would never see it. */
-static void on_terminate(int signal_number)
-{
-	(void)signal_number;
-	if (worker > 0)
-		kill(worker, SIGKILL);
-	_exit(0);
-}
-
 static int attempt_fd = -1;
 
 /* While a restore runs, a file in the volume has a byte for it, and is locked. What is there unlocked
@@ -317,11 +306,13 @@ static bool begin_attempt(void)
 	struct stat st;
 
 	if (fd < 0 || warm_beneath_mkdirs(fd, WARM_DIR, NULL) != 0 ||
-	    warm_beneath_open(fd, ATTEMPT, O_WRONLY | O_CREAT | O_APPEND, 0666, &attempt_fd,
-			      NULL) != 0)
+	    warm_beneath_open(fd, ATTEMPT, O_WRONLY | O_CREAT | O_APPEND | O_NONBLOCK, 0666,
+			      &attempt_fd, NULL) != 0)
 		return true; /* the restore says what is wrong */
-	if (flock(attempt_fd, LOCK_EX | LOCK_NB) != 0 || fstat(attempt_fd, &st) != 0)
+	if (flock(attempt_fd, LOCK_EX | LOCK_NB) != 0 || fstat(attempt_fd, &st) != 0) {
+		close(take_fd(&attempt_fd));
 		return true; /* another one is at work */
+	}
 	return st.st_size < KILLED_STARTS && write(attempt_fd, "", 1) >= -1;
 }
 
@@ -333,6 +324,17 @@ static void end_attempt(void)
 
 	if (fd >= 0 && warm_beneath_parent(fd, ATTEMPT, &dir, &name, NULL) == 0)
 		unlinkat(dir, name, 0);
+}
+
+static pid_t worker;
+
+/* As the first process of a container we would never see it. */
+static void on_terminate(int signal_number)
+{
+	if (worker > 0)
+		kill(worker, SIGKILL);
+	end_attempt();
+	_exit(opt.require || opt.check ? 128 + signal_number : 0);
 }
 
 static int run(void);
@@ -418,10 +420,10 @@ static int run(void)
 		snprintf(result.reason, sizeof(result.reason),
 			 "starts before on this volume were killed while they restored");
 	write_result(warm_restore_status_name(result.status), &target.key, &result, result.reason);
-	if (!opt.dry_run) {
+	if (!opt.dry_run)
 		leave_result();
+	if (attempt_fd >= 0)
 		end_attempt();
-	}
 	if (tier != NULL && !opt.dry_run)
 		note_lacking(tier);
 	if (rc == 0 && result.status == WARM_RESTORE_COLD)
@@ -442,5 +444,6 @@ int main(int argc, char **argv)
 		return 0;
 	if (rc != 0)
 		return fail(NULL, &err);
-	return getpid() == 1 ? run_guarded() : run();
+	/* Of a container, also where its processes share a namespace with others'. */
+	return getpid() == 1 || getppid() == 0 ? run_guarded() : run();
 }

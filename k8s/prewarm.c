@@ -50,7 +50,7 @@ static const struct warm_option options[] = {
 	{ "namespace", NULL, WARM_OPTION_STRING, &opt.namespace, NULL, "NAME",
 	  "Instead of the manifest's, the kubeconfig's or the pod's." },
 	{ "kubeconfig", NULL, WARM_OPTION_STRING, &opt.kubeconfig, NULL, "FILE",
-	  "Default: KUBECONFIG, the pod's service account, ~/.kube/config." },
+	  "Default: KUBECONFIG, ~/.kube/config, the pod's service account." },
 	{ "context", NULL, WARM_OPTION_STRING, &opt.context, NULL, "NAME",
 	  "Of the kubeconfig, instead of its current one." },
 	{ "require", NULL, WARM_OPTION_BOOL, &opt.require, NULL, NULL,
@@ -137,7 +137,9 @@ static int render(struct prewarm *p, const json_t *jobs, struct warm_error *err)
 /* A full GPU pool, an API or a store that is away must not hold a rollout. */
 static int go_on(const struct prewarm *p, int rc, const struct warm_error *err)
 {
-	if (rc == 0 || rc == WARM_INVALID || p->options->require)
+	if (rc == 0 || p->options->require)
+		return rc;
+	if (atomic_load(&interrupted))
 		return rc;
 	warm_log(WARM_LOG_WARN, "not-complete", "%s: the rollout goes on, cold", err->msg);
 	return 0;

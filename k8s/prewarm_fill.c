@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <regex.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -31,6 +32,16 @@ enum {
 
 /* ---- requests ---- */
 
+static int check_pattern(const char *pattern)
+{
+	regex_t compiled;
+	int rc = pattern != NULL ? regcomp(&compiled, pattern, REG_EXTENDED | REG_NOSUB) : -1;
+
+	if (rc == 0)
+		regfree(&compiled);
+	return rc;
+}
+
 static int check_request(const json_t *request, const char *name, struct warm_error *err)
 {
 	const json_t *method = json_object_get(request, "method"), *value;
@@ -44,11 +55,16 @@ static int check_request(const json_t *request, const char *name, struct warm_er
 		return warm_error_set(err, WARM_INVALID, "%.200s: \"method\" is no string", name);
 	json_object_foreach((json_t *)(uintptr_t)request, key, value)
 		if (strcmp(key, "url") != 0 && strcmp(key, "method") != 0 &&
-		    strcmp(key, "headers") != 0 && strcmp(key, "body") != 0)
+		    strcmp(key, "headers") != 0 && strcmp(key, "body") != 0 &&
+		    strcmp(key, "match") != 0)
 			return warm_error_set(
 				err, WARM_INVALID,
-				"%.200s: \"%.64s\" is none of url, method, headers, body", name,
-				key);
+				"%.200s: \"%.64s\" is none of url, method, headers, body, match",
+				name, key);
+	value = json_object_get(request, "match");
+	if (value != NULL && check_pattern(json_string_value(value)) != 0)
+		return warm_error_set(err, WARM_INVALID,
+				      "%.200s: \"match\" is no POSIX extended pattern", name);
 	if (headers != NULL && !json_is_object(headers))
 		return warm_error_set(err, WARM_INVALID, "%.200s: \"headers\" is no object", name);
 	json_object_foreach((json_t *)(uintptr_t)headers, key, value)
@@ -106,8 +122,9 @@ static int add_prediction(json_t *all, const char *text, struct warm_error *err)
 		return rc;
 	if (!json_is_object(input))
 		rc = warm_error_set(err, WARM_INVALID, "--cog: the input is no JSON object");
-	else if (json_array_append_new(all, json_pack("{s:s,s:{s:O}}", "url", "/predictions",
-						      "body", "input", input)) != 0)
+	else if (json_array_append_new(all, json_pack("{s:s,s:{s:O},s:s}", "url", "/predictions",
+						      "body", "input", input, "match",
+						      "\"status\": *\"succeeded\"")) != 0)
 		rc = warm_error_nomem(err, 64);
 	json_decref(input);
 	return rc;
@@ -199,6 +216,27 @@ static int refused(void *arg, const struct warm_http_response *response, bool *r
 						  shown, sizeof(shown)));
 }
 
+/* A server may answer 200 and say in the body that it failed. */
+static int check_answer(const struct warm_http_response *response, const json_t *request,
+			struct warm_error *err)
+{
+	const char *pattern = json_string_value(json_object_get(request, "match"));
+	const char *body = response->body.data != NULL ? (const char *)response->body.data : "";
+	char shown[ANSWER_SHOWN];
+	regex_t compiled;
+
+	if (pattern == NULL)
+		return 0;
+	if (regcomp(&compiled, pattern, REG_EXTENDED | REG_NOSUB) != 0)
+		return warm_error_nomem(err, 64);
+	int no = regexec(&compiled, body, 0, NULL, 0);
+	regfree(&compiled);
+	if (no == 0)
+		return 0;
+	return warm_error_set(err, WARM_INVALID, "the answer doesn't match '%.100s': %s", pattern,
+			      warm_path_printable(body, shown, sizeof(shown)));
+}
+
 static int send_request(struct warm_http *http, const json_t *request, const char *base,
 			const struct warm_call *call, struct warm_error *err)
 {
@@ -224,7 +262,7 @@ static int send_request(struct warm_http *http, const json_t *request, const cha
 	scope_response struct warm_http_response response = { 0 };
 	int rc = warm_http_run(http, &run, &response, call, err);
 	free(s.body);
-	return rc;
+	return rc == 0 ? check_answer(&response, request, err) : rc;
 }
 
 static int send_requests(const struct prewarm *p, const char *base, struct warm_error *err)
@@ -323,7 +361,7 @@ static int wait_quiet(const struct prewarm *p, struct warm_publisher *publisher,
 		if (report.volume_bytes != bytes)
 			end = warm_clock_ms() + QUIET_MS;
 		bytes = report.volume_bytes;
-	} while (rc == 0 && report.waiting + report.torn > 0 && warm_clock_ms() < end);
+	} while (rc == 0 && (report.waiting > 0 || (report.torn > 0 && warm_clock_ms() < end)));
 	if (rc == WARM_CANCELED)
 		warm_error_context(err, "the model still compiles");
 	return rc;

@@ -37,33 +37,36 @@ static bool is(const json_t *object, const char *name, const char *text)
 /* ---- the workload ---- */
 
 static const struct {
-	const char *name, *api, *plural;
+	const char *name, *brief, *api, *plural;
 } kinds[] = {
-	{ "deployment", "/apis/apps/v1", "deployments" },
-	{ "statefulset", "/apis/apps/v1", "statefulsets" },
-	{ "daemonset", "/apis/apps/v1", "daemonsets" },
-	{ "job", "/apis/batch/v1", "jobs" },
-	{ "cronjob", "/apis/batch/v1", "cronjobs" },
-	{ "pod", "/api/v1", "pods" },
-	{ "leaderworkerset", "/apis/leaderworkerset.x-k8s.io/v1", "leaderworkersets" },
+	{ "deployment", "deploy", "/apis/apps/v1", "deployments" },
+	{ "statefulset", "sts", "/apis/apps/v1", "statefulsets" },
+	{ "daemonset", "ds", "/apis/apps/v1", "daemonsets" },
+	{ "job", "job", "/apis/batch/v1", "jobs" },
+	{ "cronjob", "cj", "/apis/batch/v1", "cronjobs" },
+	{ "pod", "po", "/api/v1", "pods" },
+	{ "leaderworkerset", "lws", "/apis/leaderworkerset.x-k8s.io/v1", "leaderworkersets" },
 };
 
 enum { N_KINDS = sizeof(kinds) / sizeof(kinds[0]) };
 
-/* "deployment/NAME", "deployments/NAME". Returns the kind's place, -1 for what is a file. */
+/* "deployment/NAME", "deployments.apps/NAME", "deploy/NAME". Returns the kind's place, -1 for what is a
+ * file. */
 static int kind_of(const char *workload, const char **ret_name)
 {
 	const char *slash = strchr(workload, '/');
-	size_t n = slash != NULL ? (size_t)(slash - workload) : 0;
+	size_t n = strcspn(workload, "./");
 
-	if (access(workload, F_OK) == 0)
-		return -1;
-	if (slash == NULL || slash[1] == '\0' || strchr(slash + 1, '/') != NULL)
+	if (access(workload, F_OK) == 0 || slash == NULL || slash[1] == '\0' ||
+	    strchr(slash + 1, '/') != NULL)
 		return -1;
 	for (int i = 0; i < N_KINDS; i++) {
 		size_t length = strlen(kinds[i].name);
-		if ((n == length || (n == length + 1 && workload[length] == 's')) &&
-		    strncasecmp(workload, kinds[i].name, length) == 0) {
+		bool is_name = (n == length || (n == length + 1 && workload[length] == 's')) &&
+			       strncasecmp(workload, kinds[i].name, length) == 0;
+		bool is_short = n == strlen(kinds[i].brief) &&
+				strncasecmp(workload, kinds[i].brief, n) == 0;
+		if (is_name || is_short) {
 			*ret_name = slash + 1;
 			return i;
 		}
@@ -360,7 +363,7 @@ static int prepare_key(struct render *r, const json_t *old_container)
 static const char *const left_out_of_spec[] = {
 	"topologySpreadConstraints", "hostname",       "subdomain",	  "nodeName",
 	"activeDeadlineSeconds",     "readinessGates", "schedulingGates", "setHostnameAsFQDN",
-	"ephemeralContainers",	     "hostNetwork",
+	"ephemeralContainers",	     "hostNetwork",    "hostPID",	  "hostIPC",
 };
 
 /* Annotations of whoever has applied or restarted the workload. */
@@ -373,20 +376,28 @@ static const char *const left_out_of_annotations[] = {
 	"prometheus.io/",
 };
 
+static void strip_ports(json_t *container)
+{
+	json_t *one;
+	size_t i;
+
+	json_object_del(container, "resizePolicy");
+	json_array_foreach(json_object_get(container, "ports"), i, one)
+		json_object_del(one, "hostPort");
+}
+
 static void strip_container(json_t *container)
 {
 	static const char *const left_out[] = { "livenessProbe", "readinessProbe", "startupProbe",
-						"resizePolicy", "restartPolicyRules" };
-	json_t *lifecycle = json_object_get(container, "lifecycle"), *one;
-	size_t i;
+						"restartPolicyRules" };
+	json_t *lifecycle = json_object_get(container, "lifecycle");
 
-	for (i = 0; i < sizeof(left_out) / sizeof(left_out[0]); i++)
+	for (size_t i = 0; i < sizeof(left_out) / sizeof(left_out[0]); i++)
 		json_object_del(container, left_out[i]);
 	json_object_del(lifecycle, "preStop");
 	if (lifecycle != NULL && json_object_size(lifecycle) == 0)
 		json_object_del(container, "lifecycle");
-	json_array_foreach(json_object_get(container, "ports"), i, one)
-		json_object_del(one, "hostPort");
+	strip_ports(container);
 }
 
 /* Servers run beside ours, behind the pod's own init containers. */
@@ -396,9 +407,9 @@ static int make_sidecars(struct render *r)
 	size_t i;
 	int rc = 0;
 
+	/* Others wait for them to be up, so they keep their probes. */
 	json_array_foreach(inits, i, one)
-		if (is(one, "restartPolicy", "Always"))
-			strip_container(one);
+		strip_ports(one);
 	json_array_foreach(json_object_get(r->spec, "containers"), i, one) {
 		strip_container(one);
 		rc |= json_object_set_new(one, "restartPolicy", json_string("Always"));
@@ -456,6 +467,13 @@ static int choose_claims(struct render *r)
 	json_t *volumes = json_object_get(r->spec, "volumes"), *one;
 	size_t i;
 
+	json_array_foreach(json_object_get(r->spec, "resourceClaims"), i, one)
+		if (json_object_get(one, "resourceClaimName") != NULL && how == NULL)
+			return warm_error_set(
+				r->err, WARM_INVALID,
+				"its pods share the resource claim '%.128s': --claims=keep where "
+				"the Job may have it, too",
+				json_string_value(json_object_get(one, "resourceClaimName")));
 	json_array_foreach(volumes, i, one) {
 		json_t *claim = json_object_get(one, "persistentVolumeClaim");
 		if (claim == NULL || json_is_true(json_object_get(claim, "readOnly")) ||

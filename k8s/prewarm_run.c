@@ -146,7 +146,8 @@ static enum state state_of(const json_t *job)
 }
 
 /* ABSENT when there is none. */
-static int get_state(const struct follow *f, enum state *ret_state, struct warm_error *err)
+static int get_state(const struct follow *f, enum state *ret_state, char ret_uid[64],
+		     struct warm_error *err)
 {
 	char path[512];
 	json_t *job = NULL;
@@ -156,14 +157,18 @@ static int get_state(const struct follow *f, enum state *ret_state, struct warm_
 	if (rc != 0 && rc != WARM_NOT_FOUND)
 		return rc;
 	*ret_state = rc == 0 ? state_of(job) : ABSENT;
+	if (ret_uid != NULL)
+		snprintf(ret_uid, 64, "%s", text_of(json_object_get(job, "metadata"), "uid"));
 	json_decref(job);
 	return 0;
 }
 
-static int delete_job(const struct follow *f, struct warm_error *err)
+/* That one alone: another run may have replaced it meanwhile. */
+static int delete_job(const struct follow *f, const char *uid, struct warm_error *err)
 {
-	json_t *how = json_pack("{s:s,s:s,s:s}", "apiVersion", "v1", "kind", "DeleteOptions",
-				"propagationPolicy", "Foreground");
+	json_t *how = json_pack("{s:s,s:s,s:s,s:{s:s}}", "apiVersion", "v1", "kind",
+				"DeleteOptions", "propagationPolicy", "Foreground", "preconditions",
+				"uid", uid);
 	enum state state = RUNNING;
 	char path[512];
 
@@ -173,7 +178,7 @@ static int delete_job(const struct follow *f, struct warm_error *err)
 	if (rc == WARM_NOT_FOUND)
 		return 0;
 	while (rc == 0) {
-		rc = get_state(f, &state, err);
+		rc = get_state(f, &state, NULL, err);
 		if (rc != 0 || state == ABSENT)
 			return rc;
 		rest(POLL_MS / 2);
@@ -195,6 +200,7 @@ static int post_job(const struct follow *f, struct warm_error *err)
 static int create(struct follow *f, struct warm_error *err)
 {
 	enum state stored = f->p->options->force ? ABSENT : state_in_store(f), state;
+	char uid[64];
 
 	if (stored == DONE) {
 		warm_log(WARM_LOG_INFO, "complete", "%s: the cache is complete for this template",
@@ -207,7 +213,7 @@ static int create(struct follow *f, struct warm_error *err)
 		warm_log(WARM_LOG_INFO, "created", "job %s/%s", f->namespace, f->name);
 	if (rc != WARM_EXISTS)
 		return rc;
-	rc = get_state(f, &state, err);
+	rc = get_state(f, &state, uid, err);
 	if (rc != 0)
 		return rc;
 	if (state == RUNNING) {
@@ -225,7 +231,7 @@ static int create(struct follow *f, struct warm_error *err)
 			 state == FAILED	? "had failed"
 			 : f->p->options->force ? "is Complete (--force)"
 						: "is Complete, and the cache is gone");
-		rc = delete_job(f, err);
+		rc = delete_job(f, uid, err);
 	}
 	return rc == 0 ? post_job(f, err) : rc;
 }
@@ -367,8 +373,17 @@ static int follow(struct follow *f, struct warm_error *err)
 		if (rc == WARM_CANCELED)
 			rc = warm_call_check(&f->p->call, err);
 		tell_progress(f);
+		/* A container that somebody added may keep the pod, and the Job. */
+		if (rc == 0 && !f->ended && strstr(f->told, PREWARM " ended with 0") != NULL &&
+		    state_in_store(f) == DONE) {
+			warm_log(WARM_LOG_WARN, "kept",
+				 "%s: the cache is complete; another container keeps the pod: %s",
+				 f->pod, f->told);
+			f->state = DONE;
+			break;
+		}
 		if (rc == 0)
-			rc = get_state(f, &f->state, err);
+			rc = get_state(f, &f->state, NULL, err);
 		if (rc == 0 && f->state == RUNNING)
 			rest(POLL_MS);
 		if (rc == 0 && f->state == ABSENT)
@@ -494,7 +509,7 @@ int prewarm_run(struct prewarm *p, const json_t *jobs, struct warm_error *err)
 static int look(struct follow *f, struct warm_error *err)
 {
 	enum state state = ABSENT;
-	int rc = f->p->kube != NULL ? get_state(f, &state, err) : 0;
+	int rc = f->p->kube != NULL ? get_state(f, &state, NULL, err) : 0;
 
 	if (rc != 0)
 		return rc;

@@ -30,8 +30,8 @@
 struct warm_kube;
 
 struct warm_kube_options {
-	const char *kubeconfig; /* file; NULL: KUBECONFIG (files separated by ':'), in-cluster,
-				 * ~/.kube/config, in this order */
+	const char *kubeconfig; /* file; NULL: KUBECONFIG (files separated by ':'),
+				 * ~/.kube/config, the pod's account, in this order */
 	const char *context;	/* of the kubeconfig; NULL: its current one */
 };
 

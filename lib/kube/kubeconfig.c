@@ -700,29 +700,31 @@ static int from_home(const char *context, struct warm_kube_config *c, struct war
 	return from_file(path, context, c, err);
 }
 
+/* As kubectl: a home's file goes before the pod's account. */
 static int from_anywhere(const struct warm_kube_sources *s, struct warm_kube_config *c,
 			 struct warm_error *err)
 {
 	struct warm_error pod = { 0 }, home = { 0 };
-	/* A context is one of a file. */
-	int rc = s->context == NULL ? from_pod(s->account_dir, c, &pod) : WARM_NOT_FOUND;
+	int rc = from_home(s->context, c, &home);
 
-	if (s->context != NULL)
-		snprintf(pod.msg, sizeof(pod.msg), "a pod has no contexts");
 	if (rc != WARM_NOT_FOUND) {
 		if (rc != 0 && err != NULL)
-			*err = pod;
+			*err = home;
 		return rc;
 	}
 	warm_kube_config_release(c);
-	rc = from_home(s->context, c, &home);
+	/* A context is one of a file. */
+	if (s->context != NULL)
+		snprintf(pod.msg, sizeof(pod.msg), "a pod has no contexts");
+	else
+		rc = from_pod(s->account_dir, c, &pod);
 	if (rc == WARM_NOT_FOUND)
 		return warm_error_set(err, rc,
 				      "no Kubernetes configuration: KUBECONFIG isn't set; %.200s; "
 				      "%.200s",
-				      pod.msg, home.msg);
+				      home.msg, pod.msg);
 	if (rc != 0 && err != NULL)
-		*err = home;
+		*err = pod;
 	return rc;
 }
 

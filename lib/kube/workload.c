@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "lib/base/buf.h"
 
@@ -224,7 +225,14 @@ void warm_image_parse(const char *text, struct warm_image *ret_image)
 	if (colon == NULL)
 		return;
 	snprintf(ret_image->version, sizeof(ret_image->version), "%s", colon + 1);
-	for (size_t i = 0; i < sizeof(moving) / sizeof(moving[0]); i++)
-		if (strcmp(ret_image->version, moving[i]) == 0)
-			ret_image->version[0] = '\0';
+	/* "latest-cu128", "dev-2": by word. */
+	for (const char *at = ret_image->version; *at != '\0';) {
+		size_t n = strcspn(at, "-_.");
+		for (size_t i = 0; i < sizeof(moving) / sizeof(moving[0]); i++)
+			if (strlen(moving[i]) == n && strncasecmp(at, moving[i], n) == 0) {
+				ret_image->version[0] = '\0';
+				return;
+			}
+		at += n + (at[n] != '\0');
+	}
 }

@@ -835,13 +835,22 @@ static bool emit_scalar(yaml_emitter_t *emitter, const char *text, size_t bytes,
 	       yaml_emitter_emit(emitter, &event);
 }
 
+/* A date or a time for other readers of YAML 1.1. */
+static bool looks_timely(const char *text)
+{
+	size_t digits = strspn(text, "0123456789");
+
+	return (digits == 4 && text[4] == '-') ||
+	       (digits > 0 && text[digits] == ':' && text[strspn(text, "0123456789:.")] == '\0');
+}
+
 static bool emit_string(yaml_emitter_t *emitter, const char *text, size_t bytes)
 {
 	yaml_scalar_style_t style = YAML_ANY_SCALAR_STYLE;
 	json_t *other = NULL;
 
-	if (resolve(text, bytes, &other) || is_infinite(text) || strcmp(text, "<<") == 0 ||
-	    strcmp(text, "=") == 0)
+	if (resolve(text, bytes, &other) || is_infinite(text) || looks_timely(text) ||
+	    strcmp(text, "<<") == 0 || strcmp(text, "=") == 0)
 		style = YAML_DOUBLE_QUOTED_SCALAR_STYLE;
 	else if (strchr(text, '\n') != NULL)
 		style = YAML_LITERAL_SCALAR_STYLE;

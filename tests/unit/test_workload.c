@@ -279,7 +279,7 @@ TEST(an_images_name_says_model_and_version)
 		{ "a:nightly", "a", "" },
 		{ "a:edge", "a", "" },
 		{ "a:head", "a", "" },
-		{ "a:latest-1", "a", "latest-1" },
+		{ "a:latest-1", "a", "" },
 		{ "a:Main", "a", "Main" },
 		{ "", "", "" },
 	};
