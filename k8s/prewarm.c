@@ -73,12 +73,14 @@ static const struct warm_option options[] = {
 
 static const char details[] =
 	"Subcommands (docs/kubernetes.md):\n"
-	"  render WORKLOAD  print the Jobs that fill the cache for a workload: a file, \"-\", or\n"
-	"                   deployment/NAME (statefulset/, daemonset/, job/, cronjob/, pod/,\n"
-	"                   leaderworkerset/) of the cluster\n"
+	"  render WORKLOAD  print the Jobs that fill the cache for a workload: a\n"
+	"                   file, \"-\", or deployment/NAME (statefulset/, daemonset/,\n"
+	"                   job/, cronjob/, pod/, leaderworkerset/) of the cluster\n"
 	"  run WORKLOAD     create them, follow them, end with their exit code\n"
-	"  wait WORKLOAD    wait until they are complete; ends 0 in any case without --require\n"
-	"  fill             within a Job: wait for the model, send the requests, publish";
+	"  wait WORKLOAD    wait until they are complete; ends 0 in any case\n"
+	"                   without --require\n"
+	"  fill             within a Job: wait for the model, send the requests,\n"
+	"                   publish";
 
 int prewarm_kube(struct prewarm *p, struct warm_error *err)
 {

@@ -621,7 +621,10 @@ static int make_job(struct render *r, const char *workload, json_t *main, json_t
 	const struct prewarm_options *o = r->p->options;
 	char hash[HASH_TEXT + 1], name[NAME_BYTES + 1], timeout[32];
 	json_t *object_metadata = json_object_get(r->template->object, "metadata");
-	const char *namespace = json_string_value(json_object_get(object_metadata, "namespace"));
+	const char *namespace =
+		o->namespace != NULL
+			? o->namespace
+			: json_string_value(json_object_get(object_metadata, "namespace"));
 
 	int rc = hash_of(r->pod, hash, r->err);
 	if (rc != 0)
@@ -634,8 +637,6 @@ static int make_job(struct render *r, const char *workload, json_t *main, json_t
 	if (rc != 0)
 		return rc;
 	snprintf(name, sizeof(name), "%.*s-warm-%s", NAME_BYTES - HASH_TEXT - 6, workload, hash);
-	if (o->namespace != NULL)
-	namespace = o->namespace;
 	json_t *metadata = json_pack("{s:s,s:{s:s}}", "name", name, "annotations", PREWARM_TEMPLATE,
 				     hash);
 	if (metadata == NULL ||
@@ -753,7 +754,7 @@ int prewarm_render(struct prewarm *p, const char *workload, json_t **ret_jobs,
 		   struct warm_error *err)
 {
 	scope_templates struct warm_templates found = { 0 };
-	struct warm_template template;
+	struct warm_template template = { 0 };
 	json_t *objects = NULL, *jobs = NULL, *container = NULL, *one;
 	const char *name;
 	size_t i;

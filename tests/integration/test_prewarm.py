@@ -39,7 +39,7 @@ def _yaml():
 def _run(t, *args, code=0, env=None, text=None, timeout=60):
     p = subprocess.run([os.path.join(t.bin, "warmcache-prewarm"), *args], env=env or _env(t),
                        input=text, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                       timeout=timeout, **({} if text is not None else {}))
+                       timeout=timeout)
     t.written += [p.stdout, p.stderr]
     assert "Sanitizer" not in p.stderr and "runtime error:" not in p.stderr, p.stderr
     assert p.returncode == code, "exit %d: %s\n%s" % (p.returncode, p.stdout, p.stderr)
@@ -425,7 +425,8 @@ def what_a_job_must_not_have_is_left_out(t):
         schedulingGates=[{"name": "g"}], activeDeadlineSeconds=5,
         topologySpreadConstraints=[{"maxSkew": 1, "topologyKey": "z"}],
         nodeSelector={"pool": "gpu"}, priorityClassName="high", runtimeClassName="nvidia",
-        tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}], imagePullSecrets=[{"name": "p"}],
+        tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists"}],
+        imagePullSecrets=[{"name": "p"}],
         affinity={"podAffinity": {"x": []}, "podAntiAffinity": {"y": []}, "nodeAffinity": {
             "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}},
         securityContext={"runAsUser": 1000}, volumes=[{"name": "shm", "emptyDir": {
@@ -938,7 +939,8 @@ def pods_says_what_is_odd(t):
     logs = {
         "warm": "noise\n" + STATUS % ("idle", "false", -1) + STATUS % ("watching", "true", 30) +
                 "2026-01-01T00:00:01Z other line\n",
-        "young": STATUS % ("started", "false", -1), "cold": "", "cut": "2026-01-01T00:00:00Z nothing",
+        "young": STATUS % ("started", "false", -1), "cold": "",
+        "cut": "2026-01-01T00:00:00Z nothing",
         "json": json_line % "watching used=5 inert=2 complete=true last_publish_s=30",
         "off": "2026-01-01T00:00:00Z x INFO warmcache-sidecar: status: state=disabled "
                "reason=--store: 'x y' is wrong\n",
@@ -977,7 +979,8 @@ def pods_says_what_is_odd(t):
     text = _pods(t, pods, logs).stdout.splitlines()
     assert text[0].startswith("POD") and len(text) == len(pods), text
     assert re.match(r"warm +warm +12 .*5/2 .* watching *$", text[1]), text[1]
-    assert _pods(t, pods, logs, "--all-namespaces").stdout.splitlines()[1].startswith("x/warm "), text
+    text = _pods(t, pods, logs, "--all-namespaces").stdout.splitlines()
+    assert text[1].startswith("x/warm "), text
     assert "no pod has warmcache" in _pods(t, pods[-1:], {}).stdout
     assert json.loads(_pods(t, pods[-1:], {}, "--json").stdout) in ([], {"pods": []})
 
@@ -1024,7 +1027,8 @@ class _Cluster(_Api):
         job = json.loads(request.body)
         if _name(job) in self.jobs:
             return fakes.Reply(409, body=json.dumps({
-                "kind": "Status", "reason": "AlreadyExists", "code": 409, "message": "exists"}).encode())
+                "kind": "Status", "reason": "AlreadyExists", "code": 409,
+                "message": "exists"}).encode())
         self.jobs[_name(job)] = job
         return job
 
