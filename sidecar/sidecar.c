@@ -28,15 +28,17 @@
 #include "lib/base/pace.h"
 #include "lib/sync/near.h"
 #include "lib/sync/quarantine.h"
+#include "lib/sync/ready.h"
 #include "lib/sync/result.h"
 #include "lib/sync/target.h"
 #include "sidecar/holder.h"
 #include "sidecar/listen.h"
-#include "lib/sync/ready.h"
 #include "sidecar/watch.h"
 
 enum {
 	STATUS_MS = 600 * 1000,
+	FIRST_STATUS_MS = 15 *
+			  1000, /* then twice as long each time: who looks early wants to know */
 	ROUND_MS = 1800 * 1000, /* a round's deadline while the model runs */
 	BACKOFF_MS = 1000,
 	BACKOFF_MAX_MS = 60 * 1000,
@@ -164,7 +166,7 @@ struct sidecar {
 	struct warm_error fill_error;
 
 	/* schedule, monotonic ms; 0: none */
-	int64_t next_round_ms, next_status_ms, last_new_ms;
+	int64_t next_round_ms, next_status_ms, status_ms, last_new_ms;
 	int64_t next_near_ms, near_from_ms; /* near stores are filled; not before */
 	int64_t not_ready_ms;		    /* the model should be ready by then */
 	int64_t backoff_ms;
@@ -463,7 +465,10 @@ static void log_status(struct sidecar *s, const char *state)
 {
 	s->metrics.watches = atomic_load(&s->watch.watches);
 	warm_metrics_log(&s->metrics, state);
-	s->next_status_ms = warm_clock_ms() + STATUS_MS;
+	s->status_ms = s->status_ms == 0 ? FIRST_STATUS_MS : 2 * s->status_ms;
+	if (s->status_ms > STATUS_MS)
+		s->status_ms = STATUS_MS;
+	s->next_status_ms = warm_clock_ms() + s->status_ms;
 }
 
 static void count_round(struct sidecar *s)

@@ -295,6 +295,8 @@ PODS = {
         nodeSelector={"kubernetes.io/os": "linux"}, os={"name": "linux"}, hostNetwork=True,
         securityContext={"runAsUser": 1000, "fsGroup": 1000}, runtimeClassName=None),
     "resources of the pod": _pod("server", resources={"requests": {"cpu": "100m"}}),
+    "a tag with a word that moves": _pod(_container(image="r/vllm:Latest-cu128")),
+    "a tag with a part of such a word": _pod(_container(image="r/vllm:v1.dev3_1-x")),
     "half a CPU": _pod(_container(resources={"requests": {"cpu": "500m"}})),
     "1000m": _pod(_container(resources={"requests": {"cpu": "1000m"}})),
     "a request below its limit": _pod(_container(resources={

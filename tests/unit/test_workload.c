@@ -280,7 +280,9 @@ TEST(an_images_name_says_model_and_version)
 		{ "a:edge", "a", "" },
 		{ "a:head", "a", "" },
 		{ "a:latest-1", "a", "" },
-		{ "a:Main", "a", "Main" },
+		{ "a:Main", "a", "" },
+		{ "a:v1-dev_2", "a", "" },
+		{ "a:v1.dev3", "a", "v1.dev3" },
 		{ "", "", "" },
 	};
 	struct warm_image image;
