@@ -228,6 +228,7 @@ def live(life):
     log, seconds = life.prewarm("v2")
     print(log)
     job = life.job()
+    assert job["start"] == "fallback" and job["files"] > 0, job  # v1's graphs, without its kernels
     stored = life.stored("v2")
     assert stored["complete"], stored
     again, again_seconds = life.prewarm("v2")
@@ -248,7 +249,7 @@ def check_warm(pod, cold):
     assert row["hits"] > 0 and row["misses"] == 0, row
     assert row["checksum"] == cold.row["checksum"], (row, cold.row)
     assert row["used"] > 0, row
-    assert "inert" not in pod.text("warmcache-sidecar").replace("inert=", ""), row
+    assert pod.said("warmcache-sidecar", " inert: ") is None, row
     # Ten times as fast where nobody else works: no noise takes all of that.
     assert row["first prediction s"] * 2 < cold.row["first prediction s"], (row, cold.row)
 
