@@ -363,7 +363,9 @@ static int run_guarded(void)
 			return 0;
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);
-	end_attempt();
+	/* Out of memory, most likely: then the kubelet starts us again, whatever our exit code is. */
+	if (WTERMSIG(status) != SIGKILL)
+		end_attempt();
 	snprintf(reason, sizeof(reason), "the restore was ended by signal %d (%s)",
 		 WTERMSIG(status), strsignal(WTERMSIG(status)));
 	write_result("error", NULL, &none, reason);

@@ -14,6 +14,7 @@
 enum {
 	SLICE_MS = 15 * 1000, /* of a watch: then the Job itself is looked at */
 	POLL_MS = 1000,
+	KEPT_MS = 60 * 1000, /* servers may take a while to end */
 	POLL_STORE_MS = 15 * 1000,
 	LOG_BYTES = 256 << 10,
 	OWN_LINES = 20,
@@ -35,6 +36,7 @@ struct follow {
 	bool listed, ended;   /* all pods were told; that one has ended */
 	char line[SUMMARY];   /* of its log, last */
 	int64_t looked_ms;    /* at the store */
+	int64_t filled_ms;    /* until then its own container hadn't ended well */
 	bool store_is_silent; /* that was told */
 };
 
@@ -365,6 +367,7 @@ static int follow(struct follow *f, struct warm_error *err)
 		 "/api/v1/namespaces/%.63s/"
 		 "pods?labelSelector=batch.kubernetes.io%%2Fjob-name%%3D%.63s",
 		 f->namespace, f->name);
+	f->filled_ms = warm_clock_ms();
 	while (f->state == RUNNING && rc == 0) {
 		struct warm_call slice = { .deadline_ms = warm_clock_ms() + SLICE_MS,
 					   .outer = &f->p->call };
@@ -374,7 +377,9 @@ static int follow(struct follow *f, struct warm_error *err)
 			rc = warm_call_check(&f->p->call, err);
 		tell_progress(f);
 		/* A container that somebody added may keep the pod, and the Job. */
-		if (rc == 0 && !f->ended && strstr(f->told, PREWARM " ended with 0") != NULL &&
+		if (f->ended || strstr(f->told, PREWARM " ended with 0") == NULL)
+			f->filled_ms = warm_clock_ms();
+		if (rc == 0 && warm_clock_ms() - f->filled_ms > KEPT_MS &&
 		    state_in_store(f) == DONE) {
 			warm_log(WARM_LOG_WARN, "kept",
 				 "%s: the cache is complete; another container keeps the pod: %s",

@@ -304,7 +304,7 @@ def a_restore_that_crashes_in_a_container_is_a_cold_start(t):
     with open(result) as f:
         told = json.load(f)
     assert code == 0 and told["status"] == "error" and "signal 9" in told["reason"], (code, told)
-    assert t.init().status == "warm"
+    assert t.init().status == "warm", "one that is killed isn't two"
 
 
 def sigterm_ends_a_restore_in_a_container_at_once(t):
