@@ -186,6 +186,7 @@ def store_of_each_pod_verifies(case):
                     "--version", "v1"], check=True, stdout=subprocess.DEVNULL)
     pod = case.start(model=["30"])
     pod.wait_ready()
+    pod.wait("model's report", lambda _: case.report("found"))
     assert case.report("found")[-1] == 30, case.report("found")
     message = pod.message("warmcache-init")
     assert message["status"] == "warm" and message["files"] == 120, message
