@@ -1099,7 +1099,8 @@ static int replace_node(struct writer *w, const struct node *node, const json_t 
 	int rc = warm_yaml_emit(wanted, 0, &plain, w->err);
 	if (rc != 0)
 		return rc;
-	if (memchr(plain.data, '\n', plain.bytes) != plain.data + plain.bytes - 1)
+	if (plain.bytes == 0 ||
+	    memchr(plain.data, '\n', plain.bytes) != plain.data + plain.bytes - 1)
 		return put_flow(w, text, wanted);
 	warm_buf_put(text, plain.data, plain.bytes - 1);
 	return 0;
