@@ -25,13 +25,6 @@ struct row {
 	char complete[8];
 };
 
-static const char *text_of(const json_t *object, const char *name)
-{
-	const char *text = json_string_value(json_object_get(object, name));
-
-	return text != NULL ? text : "";
-}
-
 /* What a pod says may be meant for the terminal of who looks at it. */
 static void set(char ret_text[FIELD], const char *text)
 {
@@ -65,11 +58,11 @@ static void describe(const json_t *status, char ret_text[FIELD])
 
 	if (json_is_object(waiting))
 		at = (size_t)snprintf(ret_text, FIELD, "waiting: %.100s",
-				      text_of(waiting, "reason"));
+				      warm_member_text(waiting, "reason"));
 	else if (json_is_object(ended))
 		at = (size_t)snprintf(ret_text, FIELD, "ended %d %.60s",
 				      (int)json_integer_value(json_object_get(ended, "exitCode")),
-				      text_of(ended, "reason"));
+				      warm_member_text(ended, "reason"));
 	else
 		at = (size_t)snprintf(ret_text, FIELD, "%s",
 				      json_is_object(json_object_get(state, "running"))
@@ -83,7 +76,7 @@ static void read_init(const json_t *pod, struct row *row)
 {
 	const json_t *status = container_of(pod, WARM_INJECT_INIT);
 	const json_t *ended = json_object_get(json_object_get(status, "state"), "terminated");
-	const char *message = text_of(ended, "message");
+	const char *message = warm_member_text(ended, "message");
 	json_t *result = json_loads(message, 0, NULL);
 
 	if (status == NULL)
@@ -91,8 +84,8 @@ static void read_init(const json_t *pod, struct row *row)
 	else if (!json_is_object(result))
 		describe(status, row->start);
 	if (json_is_object(result)) {
-		set(row->start, text_of(result, "status"));
-		set(row->reason, text_of(result, "reason"));
+		set(row->start, warm_member_text(result, "status"));
+		set(row->reason, warm_member_text(result, "reason"));
 		row->files = json_integer_value(json_object_get(result, "files"));
 		row->bytes = json_integer_value(json_object_get(result, "bytes"));
 		if (json_is_boolean(json_object_get(result, "complete")))
@@ -257,8 +250,8 @@ static int tell_pods(struct cli *cli, struct warm_kube *kube, const json_t *pods
 
 	json_array_foreach(json_object_get(pods, "items"), i, pod) {
 		json_t *metadata = json_object_get(pod, "metadata");
-		struct row row = { .namespace = text_of(metadata, "namespace"),
-				   .name = text_of(metadata, "name") };
+		struct row row = { .namespace = warm_member_text(metadata, "namespace"),
+				   .name = warm_member_text(metadata, "name") };
 		if (!has_warmcache(pod))
 			continue;
 		read_init(pod, &row);

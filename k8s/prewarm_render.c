@@ -27,13 +27,6 @@ static int no_memory(struct warm_error *err)
 	return warm_error_nomem(err, 256);
 }
 
-static bool is(const json_t *object, const char *name, const char *text)
-{
-	const char *value = json_string_value(json_object_get(object, name));
-
-	return value != NULL && strcmp(value, text) == 0;
-}
-
 /* ---- the workload ---- */
 
 static const struct {
@@ -95,7 +88,7 @@ static int add_object(json_t *objects, json_t *object)
 {
 	json_t *items = json_object_get(object, "items");
 
-	return is(object, "kind", "List") && json_is_array(items)
+	return warm_member_is(object, "kind", "List") && json_is_array(items)
 		       ? json_array_extend(objects, items)
 		       : json_array_append(objects, object);
 }
@@ -127,7 +120,7 @@ bool prewarm_is_job(const json_t *object)
 {
 	json_t *metadata = json_object_get(object, "metadata");
 
-	return is(object, "kind", "Job") &&
+	return warm_member_is(object, "kind", "Job") &&
 	       json_object_get(json_object_get(metadata, "labels"), PREWARM_MANAGED) != NULL;
 }
 
@@ -151,7 +144,8 @@ static int choose_template(struct prewarm *p, const struct warm_templates *found
 	for (size_t i = 0; i < found->n; i++) {
 		const struct warm_template *t = &found->items[i];
 		json_t *metadata = json_object_get(t->object, "metadata"), *container;
-		if (p->options->workload != NULL && !is(metadata, "name", p->options->workload))
+		if (p->options->workload != NULL &&
+		    !warm_member_is(metadata, "name", p->options->workload))
 			continue;
 		last = warm_template_container(t, flags->containers.items, flags->containers.n,
 					       &container, &why);
@@ -213,7 +207,7 @@ static int set_variable(json_t *container, const char *name, const char *value,
 	size_t i;
 
 	json_array_foreach(env, i, one)
-		if (is(one, "name", name))
+		if (warm_member_is(one, "name", name))
 			return json_array_set_new(env, i, made) == 0 ? 0 : no_memory(err);
 	return json_array_append_new(env, made) == 0 ? 0 : no_memory(err);
 }
@@ -224,7 +218,7 @@ static void remove_variable(json_t *container, const char *name)
 	size_t i;
 
 	json_array_foreach(env, i, one)
-		if (is(one, "name", name))
+		if (warm_member_is(one, "name", name))
 			json_array_remove(env, i--);
 }
 
@@ -432,7 +426,7 @@ static int make_main(struct render *r, json_t **ret_main)
 		return rc;
 	json_t *main = json_deep_copy(warm_named(inits, WARM_INJECT_SIDECAR));
 	json_array_foreach(inits, i, one)
-		if (is(one, "name", WARM_INJECT_SIDECAR))
+		if (warm_member_is(one, "name", WARM_INJECT_SIDECAR))
 			json_array_remove(inits, i--);
 	json_object_del(main, "restartPolicy");
 	json_object_del(main, "lifecycle");
@@ -578,7 +572,7 @@ static int set_nodes(struct render *r, const char *product)
 
 	for (size_t i = 0; i < sizeof(left_out_of_spec) / sizeof(char *); i++)
 		json_object_del(r->spec, left_out_of_spec[i]);
-	if (is(r->spec, "dnsPolicy", "ClusterFirstWithHostNet"))
+	if (warm_member_is(r->spec, "dnsPolicy", "ClusterFirstWithHostNet"))
 		json_object_del(r->spec, "dnsPolicy");
 	json_object_del(affinity, "podAffinity");
 	json_object_del(affinity, "podAntiAffinity");

@@ -40,13 +40,6 @@ struct follow {
 	bool store_is_silent; /* that was told */
 };
 
-static const char *text_of(const json_t *object, const char *name)
-{
-	const char *text = json_string_value(json_object_get(object, name));
-
-	return text != NULL ? text : "";
-}
-
 static void rest(int64_t ms)
 {
 	struct timespec ts = { ms / 1000, ms % 1000 * 1000000 };
@@ -74,7 +67,7 @@ static int look_at_store(const struct follow *f, struct warm_error *err)
 	const json_t *init = warm_named(json_object_get(t.spec, "initContainers"),
 					WARM_INJECT_INIT);
 	const json_t *store = warm_named(json_object_get(init, "env"), "WARM_STORE");
-	scope_free char *stores = strdup(text_of(store, "value"));
+	scope_free char *stores = strdup(warm_member_text(store, "value"));
 	scope_target struct warm_target target = { 0 };
 	scope_catalog struct warm_catalog catalog = { 0 };
 	struct warm_inject_report key;
@@ -107,7 +100,8 @@ static int look_at_store(const struct follow *f, struct warm_error *err)
 				       &f->p->call, err);
 	if (rc == 0)
 		warm_state_cover(catalog.layers, catalog.n_layers);
-	if (rc == 0 && !warm_catalog_has_mark(&catalog, text_of(annotations, PREWARM_TEMPLATE)))
+	if (rc == 0 &&
+	    !warm_catalog_has_mark(&catalog, warm_member_text(annotations, PREWARM_TEMPLATE)))
 		rc = WARM_NOT_FOUND;
 	return rc;
 }
@@ -137,11 +131,11 @@ static enum state state_of(const json_t *job)
 	size_t i;
 
 	json_array_foreach(json_object_get(json_object_get(job, "status"), "conditions"), i, one) {
-		if (strcmp(text_of(one, "status"), "True") != 0)
+		if (strcmp(warm_member_text(one, "status"), "True") != 0)
 			continue;
-		if (strcmp(text_of(one, "type"), "Complete") == 0)
+		if (strcmp(warm_member_text(one, "type"), "Complete") == 0)
 			return DONE;
-		if (strcmp(text_of(one, "type"), "Failed") == 0)
+		if (strcmp(warm_member_text(one, "type"), "Failed") == 0)
 			return FAILED;
 	}
 	return RUNNING;
@@ -160,7 +154,8 @@ static int get_state(const struct follow *f, enum state *ret_state, char ret_uid
 		return rc;
 	*ret_state = rc == 0 ? state_of(job) : ABSENT;
 	if (ret_uid != NULL)
-		snprintf(ret_uid, 64, "%s", text_of(json_object_get(job, "metadata"), "uid"));
+		snprintf(ret_uid, 64, "%s",
+			 warm_member_text(json_object_get(job, "metadata"), "uid"));
 	json_decref(job);
 	return 0;
 }
@@ -258,10 +253,12 @@ static void add_container(char text[SUMMARY], const json_t *status)
 	const json_t *waiting = json_object_get(state, "waiting");
 	const json_t *ended = json_object_get(state, "terminated");
 	json_int_t restarts = json_integer_value(json_object_get(status, "restartCount"));
-	const char *name = text_of(status, "name"), *reason = text_of(waiting, "reason");
+	const char *name = warm_member_text(status, "name"),
+		   *reason = warm_member_text(waiting, "reason");
 
 	if (json_is_object(waiting) && strcmp(reason, "PodInitializing") != 0)
-		add(text, "; %s waits: %s %.120s", name, reason, text_of(waiting, "message"));
+		add(text, "; %s waits: %s %.120s", name, reason,
+		    warm_member_text(waiting, "message"));
 	else if (json_is_object(ended))
 		add(text, "; %s ended with %d", name,
 		    (int)json_integer_value(json_object_get(ended, "exitCode")));
@@ -276,11 +273,11 @@ static void summarize(const json_t *pod, char ret_text[SUMMARY])
 	json_t *status = json_object_get(pod, "status"), *one;
 	size_t i;
 
-	snprintf(ret_text, SUMMARY, "%s", text_of(status, "phase"));
+	snprintf(ret_text, SUMMARY, "%s", warm_member_text(status, "phase"));
 	json_array_foreach(json_object_get(status, "conditions"), i, one)
-		if (strcmp(text_of(one, "type"), "PodScheduled") == 0 &&
-		    strcmp(text_of(one, "status"), "False") == 0)
-			add(ret_text, ", not scheduled: %.250s", text_of(one, "message"));
+		if (strcmp(warm_member_text(one, "type"), "PodScheduled") == 0 &&
+		    strcmp(warm_member_text(one, "status"), "False") == 0)
+			add(ret_text, ", not scheduled: %.250s", warm_member_text(one, "message"));
 	json_array_foreach(json_object_get(status, "initContainerStatuses"), i, one)
 		add_container(ret_text, one);
 	json_array_foreach(json_object_get(status, "containerStatuses"), i, one)
@@ -289,7 +286,7 @@ static void summarize(const json_t *pod, char ret_text[SUMMARY])
 
 static bool has_ended(const json_t *pod)
 {
-	const char *phase = text_of(json_object_get(pod, "status"), "phase");
+	const char *phase = warm_member_text(json_object_get(pod, "status"), "phase");
 
 	return strcmp(phase, "Succeeded") == 0 || strcmp(phase, "Failed") == 0;
 }
@@ -298,9 +295,9 @@ static bool has_ended(const json_t *pod)
 static bool is_older(const struct follow *f, const json_t *pod)
 {
 	json_t *metadata = json_object_get(pod, "metadata");
-	int order = strcmp(text_of(metadata, "creationTimestamp"), f->made);
+	int order = strcmp(warm_member_text(metadata, "creationTimestamp"), f->made);
 
-	return strcmp(text_of(metadata, "name"), f->pod) != 0 &&
+	return strcmp(warm_member_text(metadata, "name"), f->pod) != 0 &&
 	       (order < 0 || (order == 0 && has_ended(pod)));
 }
 
@@ -317,8 +314,8 @@ static int see_pod(void *arg, enum warm_kube_event event, const json_t *pod, str
 	if (event == WARM_KUBE_DELETED || is_older(f, pod))
 		return 0;
 	json_t *metadata = json_object_get(pod, "metadata");
-	snprintf(f->pod, sizeof(f->pod), "%s", text_of(metadata, "name"));
-	snprintf(f->made, sizeof(f->made), "%s", text_of(metadata, "creationTimestamp"));
+	snprintf(f->pod, sizeof(f->pod), "%s", warm_member_text(metadata, "name"));
+	snprintf(f->made, sizeof(f->made), "%s", warm_member_text(metadata, "creationTimestamp"));
 	summarize(pod, text);
 	if (strcmp(text, f->told) != 0)
 		warm_log(WARM_LOG_INFO, "pod", "%s: %s", f->pod, text);
@@ -419,8 +416,8 @@ static void print_events(const struct follow *f, const char *object)
 	if (warm_kube_request(f->p->kube, "GET", path, NULL, &f->p->call, &events, &err) != 0)
 		fprintf(stderr, "--- no events: %s\n", err.msg);
 	json_array_foreach(json_object_get(events, "items"), i, one)
-		fprintf(stderr, "--- event of %s: %s: %s\n", object, text_of(one, "reason"),
-			text_of(one, "message"));
+		fprintf(stderr, "--- event of %s: %s: %s\n", object,
+			warm_member_text(one, "reason"), warm_member_text(one, "message"));
 	json_decref(events);
 }
 
@@ -437,8 +434,8 @@ static void print_failure(struct follow *f)
 	print_events(f, f->pod);
 	json_array_foreach(inits, i, one) {
 		scope_buf struct warm_buf text = WARM_BUF_INIT;
-		read_log(f, text_of(one, "name"), MODEL_LINES, &text);
-		print_lines(text_of(one, "name"), &text);
+		read_log(f, warm_member_text(one, "name"), MODEL_LINES, &text);
+		print_lines(warm_member_text(one, "name"), &text);
 	}
 	scope_buf struct warm_buf own = WARM_BUF_INIT;
 	read_log(f, PREWARM, OWN_LINES, &own);
@@ -462,7 +459,7 @@ static int begin(struct prewarm *p, const json_t *jobs, bool needs_kube, struct 
 		struct follow *f = &all[i];
 		f->p = p;
 		f->job = json_array_get(jobs, i);
-		f->name = text_of(json_object_get(f->job, "metadata"), "name");
+		f->name = warm_member_text(json_object_get(f->job, "metadata"), "name");
 		f->namespace = "default";
 		if (p->kube != NULL)
 			rc = prewarm_namespace(p, f->job, &f->namespace, err);

@@ -25,13 +25,6 @@ static const struct {
 
 enum { N_COMPILERS = sizeof(compilers) / sizeof(compilers[0]) };
 
-static bool is(const json_t *object, const char *name, const char *text)
-{
-	const char *value = json_string_value(json_object_get(object, name));
-
-	return value != NULL && strcmp(value, text) == 0;
-}
-
 static int no_memory(struct warm_error *err)
 {
 	return warm_error_nomem(err, 256);
@@ -162,7 +155,7 @@ static void remove_named(json_t *spec, const char *list_name, const char *name, 
 	size_t i;
 
 	json_array_foreach(list, i, one) {
-		if (!is(one, "name", name))
+		if (!warm_member_is(one, "name", name))
 			continue;
 		json_array_remove(list, i--);
 		*was_there = true;
@@ -195,8 +188,8 @@ static bool is_our_variable(const json_t *variable, const char *mount)
 	const char *value = json_string_value(json_object_get(variable, "value"));
 
 	for (size_t i = 0; value != NULL && i < N_COMPILERS; i++)
-		if (is(variable, "name", compilers[i].variable) && strncmp(value, mount, n) == 0 &&
-		    strcmp(value + n, compilers[i].directory) == 0)
+		if (warm_member_is(variable, "name", compilers[i].variable) &&
+		    strncmp(value, mount, n) == 0 && strcmp(value + n, compilers[i].directory) == 0)
 			return true;
 	return false;
 }
@@ -220,8 +213,8 @@ static void clean_container(json_t *container, const char *mount, bool ours)
 	if (!ours)
 		return;
 	json_array_foreach(mounts, i, one) {
-		if (!is(one, "name", WARM_INJECT_VOLUME) || !is(one, "mountPath", mount) ||
-		    json_object_size(one) != 2)
+		if (!warm_member_is(one, "name", WARM_INJECT_VOLUME) ||
+		    !warm_member_is(one, "mountPath", mount) || json_object_size(one) != 2)
 			continue;
 		json_array_remove(mounts, i--);
 		removed = true;
@@ -440,7 +433,7 @@ static int add_store_mounts(json_t *mounts, const json_t *container,
 		for (size_t j = 0; j < o->n_stores && n > 1; j++)
 			wanted = wanted || (strncmp(o->stores[j], path, n) == 0 &&
 					    (o->stores[j][n] == '/' || o->stores[j][n] == '\0'));
-		if (wanted && !is(one, "name", WARM_INJECT_VOLUME))
+		if (wanted && !warm_member_is(one, "name", WARM_INJECT_VOLUME))
 			rc |= json_array_append_new(mounts, json_deep_copy(one));
 	}
 	return rc;
@@ -539,7 +532,7 @@ static int add_containers(json_t *spec, json_t *init, json_t *sidecar, struct wa
 	size_t i, place = 0;
 
 	json_array_foreach(list, i, one)
-		if (is(one, "restartPolicy", "Always"))
+		if (warm_member_is(one, "restartPolicy", "Always"))
 			place = i + 1;
 	/* Both are given away, whatever fails. */
 	int rc = json_array_insert_new(list, place, init);
@@ -568,15 +561,16 @@ static int mount_in(json_t *container, const char *mount, struct warm_error *err
 	size_t i;
 
 	json_array_foreach(json_object_get(container, "volumeDevices"), i, one)
-		if (is(one, "devicePath", mount) || is(one, "name", WARM_INJECT_VOLUME))
+		if (warm_member_is(one, "devicePath", mount) ||
+		    warm_member_is(one, "name", WARM_INJECT_VOLUME))
 			return warm_error_set(
 				err, WARM_INVALID,
 				"a device is at %.200s, or of the volume " WARM_INJECT_VOLUME,
 				mount);
 	json_array_foreach(mounts, i, one) {
-		if (!is(one, "mountPath", mount))
+		if (!warm_member_is(one, "mountPath", mount))
 			continue;
-		if (is(one, "name", WARM_INJECT_VOLUME))
+		if (warm_member_is(one, "name", WARM_INJECT_VOLUME))
 			return 0;
 		return warm_error_set(err, WARM_INVALID,
 				      "container %.63s: the volume %.63s is at %.200s already",
@@ -650,7 +644,8 @@ static int check_template(const struct warm_template *template, struct warm_erro
 	char text[256];
 
 	warm_template_text(template, text);
-	if (is(os, "name", "windows") || is(selector, "kubernetes.io/os", "windows"))
+	if (warm_member_is(os, "name", "windows") ||
+	    warm_member_is(selector, "kubernetes.io/os", "windows"))
 		return warm_error_set(err, WARM_INVALID, "%s is for Windows", text);
 	if (warm_named(containers, WARM_INJECT_INIT) != NULL ||
 	    warm_named(containers, WARM_INJECT_SIDECAR) != NULL)

@@ -128,6 +128,20 @@ json_t *warm_named(const json_t *list, const char *name)
 	return NULL;
 }
 
+const char *warm_member_text(const json_t *object, const char *name)
+{
+	const char *text = json_string_value(json_object_get(object, name));
+
+	return text != NULL ? text : "";
+}
+
+bool warm_member_is(const json_t *object, const char *name, const char *text)
+{
+	const char *value = json_string_value(json_object_get(object, name));
+
+	return value != NULL && strcmp(value, text) == 0;
+}
+
 json_t *warm_member(json_t *object, const char *name, bool array)
 {
 	json_t *member = json_object_get(object, name);

@@ -57,6 +57,10 @@ bool warm_container_has_gpu(const json_t *container);
 /* A list's element of this name, NULL when there is none; `list` may be NULL. */
 json_t *warm_named(const json_t *list, const char *name);
 
+/* A member's text, "" where it is none; whether it is this one. */
+const char *warm_member_text(const json_t *object, const char *name);
+bool warm_member_is(const json_t *object, const char *name, const char *text);
+
 /* A member that is an object or an array; an empty one is made. NULL: no memory. */
 json_t *warm_member(json_t *object, const char *name, bool array);
 
