@@ -220,7 +220,8 @@ int main(int argc, char **argv)
 		return 0;
 	if (rc != 0) {
 		fprintf(stderr, "%s: %s\n", PREWARM, err.msg);
-		return 2;
+		/* A bad variable in a ConfigMap holds no rollout, either. */
+		return argc > 1 && strcmp(argv[1], "wait") == 0 && !opt.require ? 0 : 2;
 	}
 	const char *command = operand < argc ? argv[operand] : NULL;
 	bool known = false, fills;
