@@ -677,6 +677,16 @@ static enum warm_whole mutable_parses(int volume_fd, const char *path, char *ret
 	return WARM_WHOLE_YES;
 }
 
+/* Written in place, but there is nothing of it that could be torn. */
+static bool is_empty_mark(int volume_fd, const char *path)
+{
+	struct stat st;
+
+	return ends_with(path, ".so.load_ok") &&
+	       fstatat(volume_fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+	       st.st_size == 0;
+}
+
 enum warm_whole warm_profile_whole(int volume_fd, enum warm_profile profile, unsigned flags,
 				   const char *group, const char *const *paths, size_t n,
 				   char *ret_why, size_t why_bytes)
@@ -710,6 +720,9 @@ enum warm_whole warm_profile_whole(int volume_fd, enum warm_profile profile, uns
 				return jax_is_whole(volume_fd, group, ret_why, why_bytes);
 		return no(ret_why, why_bytes, "an -atime file without its -cache file");
 	case WARM_PROFILE_INDUCTOR:
+		if (n == 1 && is_empty_mark(volume_fd, paths[0]))
+			return WARM_WHOLE_YES;
+		break;
 	case WARM_PROFILE_VLLM:
 	case WARM_PROFILE_NVRTC:
 	case WARM_PROFILE_FILE:

@@ -395,6 +395,21 @@ TEST(a_file_that_nothing_is_known_of_is_unknown)
 	scratch_close(&s);
 }
 
+TEST(an_empty_mark_of_inductor_is_whole_and_one_with_contents_unknown)
+{
+	struct scratch s = scratch_open();
+
+	put_text(s.fd, "a.so.load_ok", "");
+	put_text(s.fd, "b.so.load_ok", "x");
+	assert_int_equal(whole_file(s.fd, WARM_PROFILE_INDUCTOR, 0, "a.so.load_ok"),
+			 WARM_WHOLE_YES);
+	assert_int_equal(whole_file(s.fd, WARM_PROFILE_INDUCTOR, 0, "b.so.load_ok"),
+			 WARM_WHOLE_UNKNOWN);
+	assert_int_equal(whole_file(s.fd, WARM_PROFILE_INDUCTOR, 0, "c.so.load_ok"),
+			 WARM_WHOLE_UNKNOWN);
+	scratch_close(&s);
+}
+
 static const char group_json[] = "{\"child_paths\": {\"add.ttir\": \"/vol/triton/x/add.ttir\", "
 				 "\"add.json\": \"/v/add.json\"}}";
 
@@ -708,6 +723,7 @@ int main(void)
 		cmocka_unit_test(a_jax_atime_file_alone_is_not_whole),
 		cmocka_unit_test(a_python_literal_is_whole_when_it_closes),
 		cmocka_unit_test(a_literal_with_a_nul_in_it_is_not_whole),
+		cmocka_unit_test(an_empty_mark_of_inductor_is_whole_and_one_with_contents_unknown),
 		cmocka_unit_test(a_mutable_json_file_is_whole_when_it_parses),
 		cmocka_unit_test(a_link_is_never_followed_to_tell),
 		cmocka_unit_test(temporary_files_and_directories_are_known_by_name),
