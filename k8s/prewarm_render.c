@@ -252,7 +252,8 @@ static int check_version(struct render *r, const struct warm_inject_report *key,
 	    given(t->version, "") != NULL)
 		return 0;
 	warm_image_parse(old_text, &old);
-	if (strcmp(key->version, old.version) == 0 &&
+	if (warm_template_annotation(r->template, WARM_INJECT_VERSION) == NULL &&
+	    strcmp(key->version, old.version) == 0 &&
 	    (strcmp(old.version, new_image->version) != 0 ||
 	     (strcmp(key->model, old.model) == 0 && strcmp(old.model, new_image->model) != 0)))
 		return 0;
@@ -260,16 +261,6 @@ static int check_version(struct render *r, const struct warm_inject_report *key,
 			      "the image is another one, and the version is '%.128s' whatever the "
 			      "image is: --version is missing",
 			      key->version);
-}
-
-/* What came from the old image comes from the new one. */
-static int set_or_follow(struct render *r, const char *variable, const char *said,
-			 const char *current, const char *old, const char *new)
-{
-	if (said != NULL)
-		return set_key_part(r, variable, said);
-	return strcmp(old, new) != 0 && strcmp(current, old) == 0 ? set_key_part(r, variable, new)
-								  : 0;
 }
 
 static int set_stores(struct render *r)
@@ -286,26 +277,29 @@ static int set_stores(struct render *r)
 			   : set_key_part(r, "WARM_STORE", (const char *)text.data);
 }
 
+/* What the Job's key has instead of the workload's; NULL: the same. */
+struct new_key {
+	const char *model, *version, *platform;
+};
+
 /* The workload has warmcache: its options stand, but for the key of a new version. */
-static int bring_up_to_date(struct render *r, const struct warm_inject_report *key,
-			    const struct warm_image *old, const struct warm_image *new)
+static int bring_up_to_date(struct render *r, const struct new_key *key)
 {
-	const struct warm_target_options *t = &r->p->options->target;
+	int rc = 0;
 
 	if (warm_named(json_object_get(r->spec, "initContainers"), WARM_INJECT_SIDECAR) == NULL)
 		return warm_error_set(r->err, WARM_INVALID,
 				      "it has " WARM_INJECT_INIT " and no " WARM_INJECT_SIDECAR);
-	int rc = set_or_follow(r, "WARM_VERSION", given(t->version, ""), key->version, old->version,
-			       new->version);
-	if (rc == 0)
-		rc = set_or_follow(r, "WARM_MODEL", given(t->model, ""), key->model, old->model,
-				   new->model);
-	if (rc == 0 && given(t->platform, "auto") != NULL)
-		rc = set_key_part(r, "WARM_PLATFORM", t->platform);
+	if (key->version != NULL)
+		rc = set_key_part(r, "WARM_VERSION", key->version);
+	if (rc == 0 && key->model != NULL)
+		rc = set_key_part(r, "WARM_MODEL", key->model);
+	if (rc == 0 && key->platform != NULL)
+		rc = set_key_part(r, "WARM_PLATFORM", key->platform);
 	return rc == 0 ? set_stores(r) : rc;
 }
 
-static int add_warmcache(struct render *r)
+static int add_warmcache(struct render *r, const struct new_key *key)
 {
 	const struct warm_target_options *t = &r->p->options->target;
 	const char *container = r->container;
@@ -326,9 +320,9 @@ static int add_warmcache(struct render *r)
 	}
 	o.stores = t->stores.items;
 	o.n_stores = t->stores.n;
-	o.model = given(t->model, "");
-	o.version = given(t->version, "");
-	o.platform = given(t->platform, "auto");
+	o.model = key->model;
+	o.version = key->version;
+	o.platform = key->platform;
 	return warm_inject(&template, &o, &report, r->err);
 }
 
@@ -338,6 +332,10 @@ static int prepare_key(struct render *r, const json_t *old_container)
 	const json_t *container = warm_named(json_object_get(r->spec, "containers"), r->container);
 	const char *old_text = json_string_value(json_object_get(old_container, "image"));
 	const char *new_text = json_string_value(json_object_get(container, "image"));
+	const struct warm_target_options *t = &r->p->options->target;
+	struct new_key new_key = { .model = given(t->model, ""),
+				   .version = given(t->version, ""),
+				   .platform = given(t->platform, "auto") };
 	struct warm_inject_report key;
 	struct warm_image old, new;
 
@@ -347,9 +345,16 @@ static int prepare_key(struct render *r, const json_t *old_container)
 	int rc = check_version(r, &key, old_container, &new);
 	if (rc != 0)
 		return rc;
+	/* What came from the old image, or says the same, comes from the new one. */
+	if (new_key.version == NULL && strcmp(old.version, new.version) != 0 &&
+	    strcmp(key.version, old.version) == 0)
+		new_key.version = new.version;
+	if (new_key.model == NULL && strcmp(old.model, new.model) != 0 &&
+	    strcmp(key.model, old.model) == 0)
+		new_key.model = new.model;
 	return warm_named(json_object_get(r->spec, "initContainers"), WARM_INJECT_INIT) != NULL
-		       ? bring_up_to_date(r, &key, &old, &new)
-		       : add_warmcache(r);
+		       ? bring_up_to_date(r, &new_key)
+		       : add_warmcache(r, &new_key);
 }
 
 /* ---- the pod ---- */

@@ -289,6 +289,17 @@ def a_version_that_was_given_has_to_be_given_again(t):
         env = _variables(_main(_job(t, manifest, "--set-image=registry/llm:v8", "--version=v8")))
         assert env["WARM_VERSION"] == "v8" and env["WARM_MODEL"] == "registry+llm", env
         assert _name(job) == _name(_job(t, manifest, "--set-image=registry/llm:v7"))
+    # Where the annotation says what the image's tag says, too; without our containers, as with the policy.
+    notes = {"warmcache.dev/model": "m", "warmcache.dev/version": "v7"}
+    for manifest in (_deployment(annotations=notes), _inject(t, _deployment(annotations=notes))):
+        for image in ("registry/llm:v8", "registry/other:v7"):
+            _refused(t, manifest, "--set-image=" + image, words=["--version is missing"])
+    # Another image with the same tag, or two tags that move, and the model is given.
+    for old, new in (("registry/llm:v7", "registry/other:v7"), ("a:latest", "a:main")):
+        manifest = _deployment()
+        manifest["spec"]["template"]["spec"]["containers"][0]["image"] = old
+        manifest = _inject(t, manifest, "--model=mine")
+        _refused(t, manifest, "--set-image=" + new, words=["--version is missing"])
     model = _inject(t, _deployment(), "--model=mine")
     env = _variables(_main(_job(t, model, "--set-image=registry/other:v8")))
     assert env["WARM_MODEL"] == "mine" and env["WARM_VERSION"] == "v8", env
