@@ -436,14 +436,14 @@ TEST(a_machine_that_is_no_instance_has_no_credentials)
 
 TEST(what_expires_is_renewed_before)
 {
-	struct cloud c = { .lifetime_s = 2 }; /* so at half of it */
+	struct cloud c = { .lifetime_s = 4 }; /* told in whole seconds; so at half of it */
 	scope_server struct http_server *server = http_server_open(answer, &c);
 	put_container(server);
 	scope_aws struct warm_aws *aws = open_aws(NULL);
 
 	assert_string_equal(credentials(aws), "container endpoint ASIA0 s0 t0");
 	c.status = 500; /* what is there is good until it expires */
-	usleep(1010 * 1000);
+	usleep(2100 * 1000);
 	assert_string_equal(credentials(aws), "container endpoint ASIA0 s0 t0");
 	assert_int_equal(http_server_count(server), 2);
 	assert_string_equal(credentials(aws), "container endpoint ASIA0 s0 t0");
