@@ -168,15 +168,11 @@ static int serve(struct prewarm *p, const char *command, const char *workload,
 /* `timeout_ms` becomes a Job's, the call's deadline that of this program. */
 static void set_deadline(struct prewarm *p, const char *command)
 {
+	enum { JOB_MS = 60 * 60 * 1000, WAIT_MS = 10 * 60 * 1000 };
 	bool waits = strcmp(command, "wait") == 0;
-	int64_t given = opt.timeout_ms;
+	int64_t given = opt.timeout_ms > 0 ? opt.timeout_ms : waits ? WAIT_MS : JOB_MS;
 
-	if (given == 0)
-		given = waits ? 10 * 60 * 1000 : 60 * 60 * 1000;
-	if (opt.timeout_ms == 0 || waits)
-		opt.timeout_ms = 60 * 60 * 1000;
-	if (!waits)
-		opt.timeout_ms = given;
+	opt.timeout_ms = waits ? JOB_MS : given;
 	p->call.deadline_ms = warm_clock_ms() + given +
 			      (strcmp(command, "run") == 0 ? FOLLOW_SPARE_MS : 0);
 }

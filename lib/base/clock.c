@@ -67,3 +67,18 @@ int warm_call_lock(pthread_mutex_t *mutex, const struct warm_call *call, struct 
 			return rc;
 	}
 }
+
+bool warm_call_rest(int64_t ms, const struct warm_call *call)
+{
+	int64_t end = warm_clock_ms() + ms;
+
+	if (warm_call_left_ms(call, ms + 1) <= ms)
+		return false;
+	while (warm_clock_ms() < end) {
+		struct timespec nap = { .tv_nsec = 10 * 1000000 };
+		if (warm_call_check(call, NULL) != 0)
+			return false;
+		nanosleep(&nap, NULL);
+	}
+	return true;
+}

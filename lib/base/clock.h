@@ -34,6 +34,10 @@ int warm_call_check(const struct warm_call *call, struct warm_error *err) WARM_C
 /* Milliseconds until the deadline of `call` or an outer one, `most` at most; 0 when it is past. */
 int64_t warm_call_left_ms(const struct warm_call *call, int64_t most);
 
+/* Wait, unless the deadline comes before the end of it (then at once: what went wrong is the better
+ * news) or the call is canceled. Returns whether it waited. */
+bool warm_call_rest(int64_t ms, const struct warm_call *call) WARM_CHECKED;
+
 /* Lock, unless the call ends before. */
 int warm_call_lock(pthread_mutex_t *mutex, const struct warm_call *call,
 		   struct warm_error *err) WARM_CHECKED;

@@ -631,22 +631,6 @@ static int64_t backoff_ms(int tries, const struct exchange *x)
 	return asked >= 0 ? asked + jittered(most) / 10 : jittered(most);
 }
 
-/* Wait, unless the deadline comes before its end: then what went wrong is the better news. */
-static bool may_wait(int64_t ms, const struct warm_call *call)
-{
-	int64_t end = warm_clock_ms() + ms;
-
-	if (warm_call_left_ms(call, ms + 1) <= ms)
-		return false;
-	while (warm_clock_ms() < end) {
-		struct timespec nap = { .tv_nsec = 10 * 1000000 };
-		if (warm_call_check(call, NULL) != 0)
-			return false;
-		nanosleep(&nap, NULL);
-	}
-	return true;
-}
-
 static bool is_busy(long status)
 {
 	return status == 429 || (status >= 500 && status <= 504 && status != 501);
@@ -727,7 +711,8 @@ static int exchange(struct warm_kube *k, struct line *l, struct exchange *x, int
 			if (rc == 0 && again)
 				continue;
 		}
-		if (may_send_again(x, rc) && made < tries && may_wait(backoff_ms(made, x), call))
+		if (may_send_again(x, rc) && made < tries &&
+		    warm_call_rest(backoff_ms(made, x), call))
 			continue;
 		if (rc == 0)
 			return refuse(k, x, err);

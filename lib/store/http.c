@@ -898,22 +898,6 @@ static int64_t backoff_ms(int tries, const struct warm_http_response *response)
 	return (wait > RETRY_AFTER_MAX_MS ? RETRY_AFTER_MAX_MS : wait) + jitter / 10;
 }
 
-/* Wait, unless the deadline comes before the end of it: then what went wrong is the better news. */
-static bool may_wait(int64_t ms, const struct warm_call *call)
-{
-	int64_t end = warm_clock_ms() + ms;
-
-	if (warm_call_left_ms(call, ms + 1) <= ms)
-		return false;
-	while (warm_clock_ms() < end) {
-		struct timespec nap = { .tv_nsec = 10 * 1000000 };
-		if (warm_call_check(call, NULL) != 0)
-			return false;
-		nanosleep(&nap, NULL);
-	}
-	return true;
-}
-
 static bool is_busy(long status)
 {
 	return status == 429 || status == 408 ||
@@ -950,7 +934,7 @@ static int settle(struct warm_http *h, struct attempt *a, struct tries *t, bool 
 		return 0;
 	bool busy = h->o.local ? status == 429 || status == 503 : is_busy(status);
 	if (busy && t->made < (h->o.local ? LOCAL_TRIES : TRIES) &&
-	    may_wait(backoff_ms(t->made, a->response), call))
+	    warm_call_rest(backoff_ms(t->made, a->response), call))
 		return 1;
 	if (is_redirect(status) && a->run->follow) {
 		if (t->redirects++ == REDIRECTS)
@@ -1011,7 +995,7 @@ int warm_http_run(struct warm_http *h, const struct warm_http_run *run,
 		}
 		kept = false;
 		if (!worth_another(h, &t, rc, err) ||
-		    !may_wait(t.refused_until_ms != 0 ? 100 : backoff_ms(t.made, NULL), call))
+		    !warm_call_rest(t.refused_until_ms != 0 ? 100 : backoff_ms(t.made, NULL), call))
 			break;
 	}
 	if (rc == WARM_TRANSIENT && warm_call_check(call, NULL) != 0)
